@@ -1,0 +1,190 @@
+//! Storage types and the type that each computes in.
+//!
+//! Four floating-point formats are read and written, in either byte order; kernels exist for two
+//! ([`Real`]: `f32` and `f64`). The 16-bit formats compute in `f32`.
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+/// The element types that a buffer may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Kind {
+    F16,
+    Bf16,
+    F32,
+    F64,
+    I8,
+    I16,
+    I32,
+    I64,
+    U8,
+    U16,
+    U32,
+    U64,
+}
+
+impl Kind {
+    /// Bytes an element.
+    pub const fn size(self) -> usize {
+        match self {
+            Kind::I8 | Kind::U8 => 1,
+            Kind::F16 | Kind::Bf16 | Kind::I16 | Kind::U16 => 2,
+            Kind::F32 | Kind::I32 | Kind::U32 => 4,
+            Kind::F64 | Kind::I64 | Kind::U64 => 8,
+        }
+    }
+
+    /// Whether it is one of the four floating-point formats.
+    pub const fn is_float(self) -> bool {
+        matches!(self, Kind::F16 | Kind::Bf16 | Kind::F32 | Kind::F64)
+    }
+}
+
+/// An element type and its byte order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// The element type.
+    pub kind: Kind,
+    /// True where the bytes stand in the other order than this machine's.
+    pub swapped: bool,
+}
+
+impl Format {
+    /// `kind` in this machine's byte order.
+    pub const fn native(kind: Kind) -> Self {
+        Self { kind, swapped: false }
+    }
+}
+
+/// A type that kernels compute in: `f32` or `f64`.
+pub trait Real: Copy + PartialOrd + Default + Send + Sync + std::fmt::Debug + 'static {
+    /// Its storage kind.
+    const KIND: Kind;
+    /// Rounds to this type.
+    fn of(x: f64) -> Self;
+    /// Widens to `f64`, exactly.
+    fn wide(self) -> f64;
+    /// The `half` crate's slice conversions, which use the instructions for it.
+    #[doc(hidden)]
+    fn widen_f16(src: &[f16], dst: &mut [Self]);
+    #[doc(hidden)]
+    fn narrow_f16(src: &[Self], dst: &mut [f16]);
+    #[doc(hidden)]
+    fn widen_bf16(src: &[bf16], dst: &mut [Self]);
+    #[doc(hidden)]
+    fn narrow_bf16(src: &[Self], dst: &mut [bf16]);
+}
+
+macro_rules! half_slices {
+    ($widen:ident, $narrow:ident) => {
+        fn widen_f16(src: &[f16], dst: &mut [Self]) {
+            src.$widen(dst);
+        }
+        fn narrow_f16(src: &[Self], dst: &mut [f16]) {
+            dst.$narrow(src);
+        }
+        fn widen_bf16(src: &[bf16], dst: &mut [Self]) {
+            src.$widen(dst);
+        }
+        fn narrow_bf16(src: &[Self], dst: &mut [bf16]) {
+            dst.$narrow(src);
+        }
+    };
+}
+
+impl Real for f32 {
+    const KIND: Kind = Kind::F32;
+    #[inline(always)]
+    fn of(x: f64) -> Self {
+        x as f32
+    }
+    #[inline(always)]
+    fn wide(self) -> f64 {
+        f64::from(self)
+    }
+    half_slices!(convert_to_f32_slice, convert_from_f32_slice);
+}
+
+impl Real for f64 {
+    const KIND: Kind = Kind::F64;
+    #[inline(always)]
+    fn of(x: f64) -> Self {
+        x
+    }
+    #[inline(always)]
+    fn wide(self) -> f64 {
+        self
+    }
+    half_slices!(convert_to_f64_slice, convert_from_f64_slice);
+}
+
+/// A type that buffers hold: its bytes, and how it converts to and from a [`Real`].
+///
+/// # Safety
+/// Every bit pattern of the type must be valid.
+#[allow(unsafe_code, reason = "the view reads these from raw memory")]
+pub(crate) unsafe trait Stored: Copy {
+    fn swap_bytes(self) -> Self;
+    fn to<F: Real>(self) -> F;
+    fn rounded<F: Real>(x: F) -> Self;
+    /// Converts a slice; both have one length.
+    fn read_slice<F: Real>(src: &[Self], dst: &mut [F]) {
+        for (s, d) in src.iter().zip(dst) {
+            *d = s.to();
+        }
+    }
+    /// Converts a slice; both have one length.
+    fn write_slice<F: Real>(src: &[F], dst: &mut [Self]) {
+        for (s, d) in src.iter().zip(dst) {
+            *d = Self::rounded(*s);
+        }
+    }
+}
+
+macro_rules! stored {
+    ($type:ty, $to:expr, $from:expr $(, $slices:item)*) => {
+        // SAFETY: a plain number; every bit pattern is one.
+        #[allow(unsafe_code, reason = "see Stored")]
+        unsafe impl Stored for $type {
+            #[inline(always)]
+            fn swap_bytes(self) -> Self {
+                <$type>::from_bits(self.to_bits().swap_bytes())
+            }
+            #[inline(always)]
+            fn to<F: Real>(self) -> F {
+                $to(self)
+            }
+            #[inline(always)]
+            fn rounded<F: Real>(x: F) -> Self {
+                $from(x)
+            }
+            $($slices)*
+        }
+    };
+}
+
+stored!(f32, |x: f32| F::of(x.wide()), |x: F| x.wide() as f32);
+stored!(f64, F::of, F::wide);
+stored!(
+    f16,
+    |x: f16| F::of(x.to_f64()),
+    |x: F| f16::from_f64(x.wide()),
+    fn read_slice<F: Real>(src: &[f16], dst: &mut [F]) {
+        F::widen_f16(src, dst);
+    },
+    fn write_slice<F: Real>(src: &[F], dst: &mut [f16]) {
+        F::narrow_f16(src, dst);
+    }
+);
+stored!(
+    bf16,
+    |x: bf16| F::of(x.to_f64()),
+    |x: F| bf16::from_f64(x.wide()),
+    fn read_slice<F: Real>(src: &[bf16], dst: &mut [F]) {
+        F::widen_bf16(src, dst);
+    },
+    fn write_slice<F: Real>(src: &[F], dst: &mut [bf16]) {
+        F::narrow_bf16(src, dst);
+    }
+);

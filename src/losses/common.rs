@@ -1,0 +1,168 @@
+//! What every loss of class targets takes and gives.
+
+use crate::error::{Error, Result};
+use crate::reduce::{Reduction, Upstream, census};
+use crate::rows::settle::{IGNORED, NO_CLASS, Terms};
+use crate::view::{Order, Rows, View, ViewMut};
+use std::ops::Range;
+
+/// The arguments that losses share.
+#[derive(Clone, Debug)]
+pub struct Inputs<'a> {
+    /// Logits or log-probabilities.
+    pub input: View<'a>,
+    /// Class indices, or probabilities shaped as the input.
+    pub target: View<'a>,
+    /// Which axis of the input holds the classes.
+    pub axis: usize,
+    /// One weight a class.
+    pub weight: Option<Vec<f64>>,
+    /// The class index of rows that do not count.
+    pub ignore_index: i64,
+    /// What becomes of the losses of rows.
+    pub reduction: Reduction,
+    /// The upstream gradient, a number.
+    pub grad_output: f64,
+    /// The upstream gradient, an array of the losses' shape; comes before the number.
+    pub grad_outputs: Option<View<'a>>,
+}
+
+/// Where answers go.
+#[derive(Debug, Default)]
+pub struct Outputs<'a> {
+    /// One loss a row, shaped as the input without its class axis.
+    pub losses: Option<ViewMut<'a>>,
+    /// The gradient with respect to the input, shaped as it; may be its memory.
+    pub grad: Option<ViewMut<'a>>,
+    /// The Hessian's diagonal, shaped as the input.
+    pub hess: Option<ViewMut<'a>>,
+}
+
+/// Text for a shape, as NumPy prints it.
+pub(crate) fn show_shape(shape: &[usize]) -> String {
+    match shape {
+        [n] => format!("({n},)"),
+        _ => format!("({})", shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+impl<'a> Inputs<'a> {
+    /// Cross-checks shapes; `soft` where targets are probabilities.
+    pub(crate) fn check(&self, soft: bool) -> Result<()> {
+        let shape = self.input.shape();
+        if self.axis >= shape.len() {
+            return Err(Error::Value(format!(
+                "input must have a class axis {}, got shape {}",
+                self.axis,
+                show_shape(shape)
+            )));
+        }
+        let mut rows = shape.to_vec();
+        rows.remove(self.axis);
+        let (want, what) = if soft { (shape, "probabilities") } else { (&rows[..], "class indices") };
+        if self.target.shape() != want {
+            return Err(Error::Value(format!(
+                "target must have shape {} ({what} for input of shape {}), got {}",
+                show_shape(want),
+                show_shape(shape),
+                show_shape(self.target.shape())
+            )));
+        }
+        if let Some(weight) = &self.weight
+            && weight.len() != shape[self.axis]
+        {
+            return Err(Error::Value(format!(
+                "weight must have shape ({},), one per class, got ({},)",
+                shape[self.axis],
+                weight.len()
+            )));
+        }
+        let want = if self.reduction == Reduction::None { &rows[..] } else { &[] };
+        if let Some(g) = &self.grad_outputs
+            && g.shape() != want
+        {
+            return Err(Error::Value(format!(
+                "grad_output must be a number or have the loss's shape {}, got {}",
+                show_shape(want),
+                show_shape(g.shape())
+            )));
+        }
+        Ok(())
+    }
+
+    /// The order of rows that suits the input's memory.
+    pub(crate) fn order(&self) -> Order {
+        Order::of(&self.input, Some(self.axis))
+    }
+
+    /// An array that lacks the class axis, as rows.
+    pub(crate) fn column(&self, view: View<'a>, order: &Order) -> Rows<'a> {
+        Rows::new(view, None, &order.without(self.axis))
+    }
+
+    /// The upstream gradient by rows.
+    pub(crate) fn upstream(&self, order: &Order) -> Upstream<'a> {
+        match &self.grad_outputs {
+            Some(g) if self.reduction == Reduction::None => {
+                Upstream::PerRow(self.column(g.clone(), order))
+            }
+            Some(g) => Upstream::Same(g.to_vec::<f64>()[0]),
+            None => Upstream::Same(self.grad_output),
+        }
+    }
+
+    /// Checks every target class; returns the sum of the weights of those that count.
+    pub(crate) fn census(
+        &self,
+        target: &Rows<'a>,
+        order: &Order,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<f64> {
+        let classes = self.input.shape()[self.axis];
+        let weight = self.weight.as_deref();
+        census(target, classes, self.ignore_index, weight, interrupted, |row| {
+            let index = order.without(self.axis).index_of(self.target.shape(), row);
+            let index: Vec<_> = index.iter().map(ToString::to_string).collect();
+            if index.is_empty() { String::new() } else { format!("[{}]", index.join(", ")) }
+        })
+    }
+}
+
+/// Rows' target classes, their weights and upstream gradients.
+#[derive(Debug)]
+pub(crate) struct Targets<'a> {
+    pub(crate) target: Rows<'a>,
+    pub(crate) classes: usize,
+    pub(crate) ignore_index: i64,
+    pub(crate) weight: Option<Vec<f64>>,
+    /// Share of a row's mass that lies on its target class.
+    pub(crate) share: f64,
+    pub(crate) upstream: Upstream<'a>,
+    pub(crate) denominator: f64,
+}
+
+impl Targets<'_> {
+    /// Fills the terms of some rows.
+    pub(crate) fn fill(&self, rows: Range<usize>, terms: &mut Terms) {
+        let n = rows.len();
+        self.target.stage_indices(rows.clone(), &mut terms.target[..n]);
+        self.upstream.fill(rows, self.denominator, &mut terms.upstream);
+        for i in 0..n {
+            let class = terms.target[i];
+            if class == self.ignore_index {
+                terms.target[i] = IGNORED;
+                terms.hard[i] = 0.0;
+                continue;
+            }
+            // Every class was checked; one that another thread has changed since becomes NaN.
+            let known = usize::try_from(class).ok().filter(|c| *c < self.classes);
+            let weight = match (&self.weight, known) {
+                (_, None) => f64::NAN,
+                (Some(weight), Some(class)) => weight[class],
+                (None, _) => 1.0,
+            };
+            terms.target[i] = if known.is_some() { class } else { NO_CLASS };
+            terms.hard[i] = self.share * weight;
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Cross-entropy between a target and the softmax of logits.
+//!
+//! A target puts a mass `q_c` on each class: `w_y` on class `y` alone, a soft target's
+//! `w_c t_c`, or with label smoothing `(1 - eps)` of that and `eps / C` of `w_c` on every class.
+//! With `M = sum q`, `m` the largest logit and `R = sum exp(x_c - m)` over all classes but one at
+//! the maximum,
+//!
+//! ```text
+//! loss       = sum_c q_c (lse - x_c)     = sum_c q_c (m - x_c) + M log1p(R)
+//! d/dx_i     = M p_i - q_i,                p_i = exp(x_i - m) / (1 + R)
+//! d^2/dx_i^2 = M p_i (1 - p_i)
+//! ```
+//!
+//! where every term is nonnegative: nothing cancels in a loss. The gradient cancels where
+//! `p_i M` meets `q_i`, needlessly in one place: at the maximum, where `p` may be 1 but for an ulp.
+//! With `Q` the masses of the other classes,
+//!
+//! ```text
+//! M p_m - q_m = (Q - q_m R) / (1 + R)
+//! ```
+//!
+//! which for one target class is minus the sum of the others' gradients.
+
+use super::common::{Inputs, Outputs, Targets, show_shape};
+use crate::error::{Error, Result};
+use crate::float::Kind;
+use crate::reduce::{Reduction, Upstream};
+use crate::rows::mass::Mass;
+use crate::rows::settle::{Coefficients, NO_CLASS, Settle, Settled, Softmax, Terms};
+use crate::rows::{Emission, Job};
+use crate::simd::{self, Element, Isa};
+use crate::view::{Rows, RowsMut};
+use fearless_simd::prelude::*;
+use std::ops::Range;
+
+/// What rows bring: target classes, or soft targets' upstream gradients alone.
+#[derive(Debug)]
+enum Source<'a> {
+    Hard(Targets<'a>),
+    Soft { upstream: Upstream<'a>, denominator: f64 },
+}
+
+struct CrossEntropy<'a> {
+    source: Source<'a>,
+    /// What one unit of the kernels' mass is: an even spread is kept in ones, exactly.
+    unit: f64,
+}
+
+impl Settle for CrossEntropy<'_> {
+    fn terms(&self, rows: Range<usize>, terms: &mut Terms) {
+        match &self.source {
+            Source::Hard(targets) => targets.fill(rows, terms),
+            Source::Soft { upstream, denominator } => {
+                let n = rows.len();
+                terms.target[..n].fill(NO_CLASS);
+                terms.hard[..n].fill(0.0);
+                upstream.fill(rows, *denominator, &mut terms.upstream);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn settle<S: Isa>(&self, simd: S, row: &Softmax<S>) -> Settled<S::f64s> {
+        let zero = simd::splat::<S, f64>(simd, 0.0);
+        let one = simd::splat::<S, f64>(simd, 1.0);
+        let hits = row.picked.simd_eq(row.max);
+        let unweighted = row.hard.simd_eq(zero);
+        let unit = simd::splat::<S, f64>(simd, self.unit);
+        let (spread, spread_rest) = (row.mass * unit, row.mass_rest * unit);
+
+        // No mass on an infinite gap is nothing.
+        let gap = (hits | unweighted).select(zero, row.max - row.picked);
+        let mass = row.hard + spread;
+        let loss = row.hard.mul_add(gap, row.dot * unit) + mass * row.log;
+
+        let upstream_mass = row.upstream * mass;
+        let all = one + row.odds;
+        let scale = upstream_mass / row.sum;
+        let mass_max = (spread - spread_rest) + hits.select(row.hard, zero);
+        let mass_rest = spread_rest + hits.select(zero, row.hard);
+        let at_max = row.upstream * (mass_rest - mass_max * row.odds) / all;
+
+        // One target class alone: its exponential becomes minus the sum of the others.
+        let others_alone = hits & spread.simd_eq(zero);
+        let share = unweighted.select(zero, row.hard / mass);
+        Settled {
+            loss,
+            keep: others_alone.select(zero, one),
+            patch: -others_alone.select(row.others, share * row.sum),
+            first: Coefficients { a: scale, b: -row.upstream * unit, max: row.unique, at_max },
+            second: Coefficients {
+                a: scale,
+                b: one / row.sum,
+                max: row.unique,
+                at_max: upstream_mass * row.odds / (all * all),
+            },
+        }
+    }
+}
+
+/// The options of cross-entropy alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Share of the mass that is spread over all classes.
+    pub label_smoothing: f64,
+}
+
+/// Computes the cross-entropy, and what `outputs` asks for besides. Returns the reduced loss, or
+/// the sum of the losses where they are not reduced.
+///
+/// # Errors
+/// Where shapes, types or class indices do not fit, before anything is written; and where
+/// `interrupted` says so.
+pub fn cross_entropy(
+    inputs: &Inputs<'_>,
+    options: Options,
+    outputs: Outputs<'_>,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<f64> {
+    let wide = |kind: Kind| kind == Kind::F64;
+    let soft = inputs.target.format().kind.is_float();
+    // Probabilities in float64 are exact there alone.
+    if wide(inputs.input.format().kind) || (soft && wide(inputs.target.format().kind)) {
+        compute::<f64>(inputs, options, outputs, interrupted)
+    } else {
+        compute::<f32>(inputs, options, outputs, interrupted)
+    }
+}
+
+fn compute<F: Element>(
+    inputs: &Inputs<'_>,
+    options: Options,
+    outputs: Outputs<'_>,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<f64> {
+    let soft = inputs.target.format().kind.is_float();
+    let smoothing = options.label_smoothing;
+    if !(0.0..=1.0).contains(&smoothing) {
+        return Err(Error::Value(format!("label_smoothing must be in [0, 1], got {smoothing}")));
+    }
+    if soft && inputs.ignore_index >= 0 {
+        return Err(Error::Value(format!(
+            "ignore_index must be negative where target holds probabilities, got {}",
+            inputs.ignore_index
+        )));
+    }
+    inputs.check(soft)?;
+    let shape = inputs.input.shape();
+    let classes = shape[inputs.axis];
+    let order = inputs.order();
+    let target = if soft {
+        Rows::new(inputs.target.clone(), Some(inputs.axis), &order)
+    } else {
+        inputs.column(inputs.target.clone(), &order)
+    };
+    let upstream = inputs.upstream(&order);
+    let even = smoothing / (classes.max(1) as f64);
+    let weight: Option<Vec<F>> =
+        inputs.weight.as_ref().map(|w| w.iter().map(|w| F::of(*w)).collect());
+
+    let mean = inputs.reduction == Reduction::Mean;
+    let (source, mass, denominator) = if soft {
+        let denominator = if mean { target.rows() as f64 } else { 1.0 };
+        let mass =
+            Mass { soft: Some(target), weight, share: F::of(1.0 - smoothing), base: F::of(even) };
+        (Source::Soft { upstream, denominator }, Some(mass), denominator)
+    } else {
+        let counted = inputs.census(&target, &order, interrupted)?;
+        let denominator = if mean { counted } else { 1.0 };
+        let spread = Mass { soft: None, weight, share: F::of(0.0), base: F::of(1.0) };
+        let targets = Targets {
+            target,
+            classes,
+            ignore_index: inputs.ignore_index,
+            weight: inputs.weight.clone(),
+            share: 1.0 - smoothing,
+            upstream,
+            denominator,
+        };
+        (Source::Hard(targets), (smoothing > 0.0).then_some(spread), denominator)
+    };
+
+    for (name, output) in [("grad_out", &outputs.grad), ("hess_out", &outputs.hess)] {
+        if let Some(output) = output
+            && output.as_view().shape() != shape
+        {
+            return Err(Error::Value(format!(
+                "{name} must have the input's shape {}, got {}",
+                show_shape(shape),
+                show_shape(output.as_view().shape())
+            )));
+        }
+    }
+    let rows = |view| RowsMut::new(view, Some(inputs.axis), &order);
+    let in_place = outputs.grad.as_ref().is_some_and(|g| g.as_view().same_memory(&inputs.input));
+    let job = Job::<F, _> {
+        input: Rows::new(inputs.input.clone(), Some(inputs.axis), &order),
+        mass,
+        settle: CrossEntropy { source, unit: if soft { 1.0 } else { even } },
+        loss: outputs.losses.map(|view| RowsMut::new(view, None, &order.without(inputs.axis))),
+        first: outputs.grad.map(|view| (Emission::Gradient, rows(view))),
+        second: outputs.hess.map(rows),
+        in_place,
+    };
+    let sum = job.run(interrupted)?;
+    Ok(if mean { sum / denominator } else { sum })
+}

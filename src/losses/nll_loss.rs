@@ -1,0 +1,119 @@
+//! Negative log-likelihood of log-probabilities: `loss = -w_y x_y`.
+//!
+//! The gradient is `-w_y` at the target class and 0 elsewhere: no pass over the classes but the one
+//! that writes zeros.
+
+use super::common::{Inputs, Outputs, Targets, show_shape};
+use crate::error::{Error, Result};
+use crate::pool;
+use crate::reduce::Reduction;
+use crate::rows::settle::{IGNORED, Terms};
+use crate::simd::sum::Compensated;
+use crate::view::{Rows, RowsMut, Spans};
+use std::sync::OnceLock;
+
+/// Elements of the gradient that are written at a time.
+const TILE: usize = 16 << 10;
+
+/// Computes the negative log-likelihood, and the gradient where `outputs` asks for it. Returns the
+/// reduced loss, or the sum of the losses where they are not reduced.
+///
+/// # Errors
+/// Where shapes or class indices do not fit, before anything is written; and where `interrupted`
+/// says so.
+pub fn nll_loss(
+    inputs: &Inputs<'_>,
+    outputs: Outputs<'_>,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<f64> {
+    inputs.check(false)?;
+    if let Some(grad) = &outputs.grad
+        && grad.as_view().shape() != inputs.input.shape()
+    {
+        return Err(Error::Value(format!(
+            "grad_out must have the input's shape {}, got {}",
+            show_shape(inputs.input.shape()),
+            show_shape(grad.as_view().shape())
+        )));
+    }
+    let order = inputs.order();
+    let input = Rows::new(inputs.input.clone(), Some(inputs.axis), &order);
+    let (rows, classes) = (input.rows(), input.classes());
+    let target = inputs.column(inputs.target.clone(), &order);
+    let counted = inputs.census(&target, &order, interrupted)?;
+    let mean = inputs.reduction == Reduction::Mean;
+    let denominator = if mean { counted } else { 1.0 };
+    let targets = Targets {
+        target,
+        classes,
+        ignore_index: inputs.ignore_index,
+        weight: inputs.weight.clone(),
+        share: 1.0,
+        upstream: inputs.upstream(&order),
+        denominator,
+    };
+
+    let mut all = Vec::new();
+    let mut push = |o| {
+        all.push(o);
+        all.len() - 1
+    };
+    let loss_out =
+        outputs.losses.map(|v| push(RowsMut::new(v, None, &order.without(inputs.axis))));
+    let grad_out = outputs.grad.map(|v| push(RowsMut::new(v, Some(inputs.axis), &order)));
+    let work = if grad_out.is_some() { rows * classes } else { rows };
+    let group = (TILE / classes.max(1)).clamp(1, 512);
+    let spans = Spans::new(rows, (4 * TILE / if work > rows { classes } else { 1 }).max(group), all);
+    let sums: Vec<OnceLock<Compensated>> = vec![OnceLock::new(); spans.count()];
+
+    type Scratch = (Terms, Vec<f64>, Vec<f64>);
+    pool::run(&spans, work >= 1 << 18, interrupted, |span, (terms, losses, tile): &mut Scratch| {
+        let mut sum = Compensated::default();
+        let all = span.rows();
+        for start in all.clone().step_by(group) {
+            let rows = start..(start + group).min(all.end);
+            let n = rows.len();
+            terms.resize(n);
+            targets.fill(rows.clone(), terms);
+            losses.clear();
+            losses.extend(rows.clone().enumerate().map(|(i, row)| {
+                let weight = terms.hard[i];
+                // Weight 0 on an infinite loss is nothing.
+                match usize::try_from(terms.target[i]) {
+                    Ok(class) if weight != 0.0 => -weight * input.pick::<f64>(row, class),
+                    Ok(_) => 0.0,
+                    Err(_) if terms.target[i] == IGNORED => 0.0,
+                    Err(_) => f64::NAN,
+                }
+            }));
+            losses.iter().for_each(|l| sum.add(*l));
+            if let Some(output) = loss_out {
+                span.write_column(output, rows.clone(), losses);
+            }
+            let Some(output) = grad_out else { continue };
+            // Rows and classes are staged in the order in which they lie.
+            let width = classes.min(TILE);
+            for first in (0..classes).step_by(width) {
+                let block = first..(first + width).min(classes);
+                let (row_step, class_step) =
+                    if input.classes_are_close() { (block.len(), 1) } else { (1, n) };
+                tile.clear();
+                tile.resize(n * block.len(), 0.0);
+                for i in 0..n {
+                    let class = usize::try_from(terms.target[i]).ok().filter(|c| block.contains(c));
+                    if let Some(class) = class {
+                        tile[i * row_step + (class - first) * class_step] =
+                            -terms.upstream[i] * terms.hard[i];
+                    }
+                }
+                span.write(output, rows.clone(), block, row_step, class_step, tile);
+            }
+        }
+        sums[span.index()].set(sum).expect("a span is drawn once");
+    })?;
+    let mut total = Compensated::default();
+    for sum in &sums {
+        total.merge(*sum.get().expect("every span was drawn"));
+    }
+    Ok(if mean { total.value() / denominator } else { total.value() })
+}

@@ -1,0 +1,129 @@
+//! The one entrance to threads.
+//!
+//! The calling thread works from the first moment and the pool's threads join it; all draw
+//! [`Span`]s until none is left. What a span computes depends on the span alone and results are
+//! combined in the order of spans, so the number of threads never shows in a result. That makes
+//! the fallback simple, too: where threads cannot be had, the caller does the work alone.
+//!
+//! A forked child has the pool's memory but not its threads: it builds a pool of its own.
+
+use crate::error::{Error, Result};
+use crate::view::{Span, Spans};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::{Duration, Instant};
+
+/// How often the caller asks whether it should stop.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// 0 until somebody asks or sets.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+static POOL: Mutex<Option<Pool>> = Mutex::new(None);
+
+struct Pool {
+    process: u32,
+    workers: usize,
+    threads: Arc<rayon::ThreadPool>,
+}
+
+/// How many threads a call may use, the calling one included: what [`set_num_threads`] said, else
+/// the environment variable `CROSSENT_NUM_THREADS`, else what the machine, the affinity mask and
+/// the container's quota allow.
+pub fn num_threads() -> usize {
+    match THREADS.load(Ordering::Relaxed) {
+        0 => {
+            let asked = std::env::var("CROSSENT_NUM_THREADS").ok();
+            let n = asked.and_then(|n| n.parse().ok()).filter(|n| *n > 0).unwrap_or_else(|| {
+                std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+            });
+            THREADS.store(n, Ordering::Relaxed);
+            n
+        }
+        n => n,
+    }
+}
+
+/// Sets how many threads a call may use; at least one.
+pub fn set_num_threads(n: usize) {
+    THREADS.store(n.max(1), Ordering::Relaxed);
+}
+
+/// The pool with so many workers, or none where it cannot be had at once.
+fn pool(workers: usize) -> Option<Arc<rayon::ThreadPool>> {
+    // A fork may have copied the lock while it was held: never wait for it.
+    let mut pool = match POOL.try_lock() {
+        Ok(pool) => pool,
+        Err(TryLockError::Poisoned(pool)) => pool.into_inner(),
+        Err(TryLockError::WouldBlock) => return None,
+    };
+    let process = std::process::id();
+    if let Some(p) = &*pool
+        && p.process == process
+        && p.workers == workers
+    {
+        return Some(p.threads.clone());
+    }
+    let threads = rayon::ThreadPoolBuilder::new()
+        .num_threads(workers)
+        .thread_name(|i| format!("crossent-{i}"))
+        .build()
+        .ok()?;
+    let threads = Arc::new(threads);
+    let old = pool.replace(Pool { process, workers, threads: threads.clone() });
+    if let Some(old) = old
+        && old.process != process
+    {
+        // Its threads stayed in the parent: nothing here can join them.
+        std::mem::forget(old);
+    }
+    Some(threads)
+}
+
+/// Calls `work` once for each span, on up to [`num_threads`] threads where `parallel`, each with a
+/// scratch of its own.
+///
+/// # Errors
+/// [`Error::Interrupted`] where `interrupted`, asked now and then on the calling thread, says so.
+pub(crate) fn run<T: Default>(
+    spans: &Spans<'_>,
+    parallel: bool,
+    interrupted: &dyn Fn() -> bool,
+    work: impl Fn(&mut Span<'_>, &mut T) + Sync,
+) -> Result<()> {
+    let stop = AtomicBool::new(false);
+    let draw = || {
+        let mut scratch = T::default();
+        while !stop.load(Ordering::Relaxed)
+            && let Some(mut span) = spans.claim()
+        {
+            work(&mut span, &mut scratch);
+        }
+    };
+    let draw_and_ask = || {
+        let mut scratch = T::default();
+        let mut asked = Instant::now();
+        while let Some(mut span) = spans.claim() {
+            work(&mut span, &mut scratch);
+            if asked.elapsed() > PATIENCE {
+                if interrupted() {
+                    stop.store(true, Ordering::Relaxed);
+                    return;
+                }
+                asked = Instant::now();
+            }
+        }
+    };
+    let workers = if parallel { num_threads().min(spans.count()).saturating_sub(1) } else { 0 };
+    // The pool keeps its size whatever a call needs: building one costs more than idling one.
+    let pool = if workers > 0 { pool(num_threads() - 1) } else { None };
+    match pool {
+        Some(pool) => pool.in_place_scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|_| draw());
+            }
+            draw_and_ask();
+        }),
+        None => draw_and_ask(),
+    }
+    if stop.into_inner() { Err(Error::Interrupted) } else { Ok(()) }
+}

@@ -1,0 +1,194 @@
+//! The extension module `crossent._core`: the only code, with what is under it, that knows Python.
+//!
+//! Each function checks its arguments, sees arrays as views ([`array`]), releases the interpreter
+//! and calls a loss. Documentation for users is in `python/crossent/functional.py`.
+
+mod array;
+mod call;
+mod floor;
+
+use crate::losses::cross_entropy::{Options, cross_entropy as compute_cross_entropy};
+use crate::losses::nll_loss::nll_loss as compute_nll_loss;
+use crate::losses::{TABLE, softmax as distribution};
+use crate::{pool, simd};
+use array::{Array, class_axis};
+use call::{Derivatives, LossCall, detached, guarded, scalar};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+#[pyfunction]
+#[allow(clippy::too_many_arguments, reason = "the signature is torch's and ours")]
+fn cross_entropy<'py>(
+    py: Python<'py>,
+    input: &Bound<'py, PyAny>,
+    target: &Bound<'py, PyAny>,
+    weight: Option<&Bound<'py, PyAny>>,
+    ignore_index: i64,
+    reduction: &str,
+    label_smoothing: f64,
+    axis: Option<isize>,
+    return_grad: bool,
+    grad_output: Option<&Bound<'py, PyAny>>,
+    grad_out: Option<&Bound<'py, PyAny>>,
+    return_hess: bool,
+    hess_out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    guarded(|| {
+        let call = LossCall::new(py, input, target, weight, ignore_index, reduction, axis, true)?;
+        let derivatives =
+            Derivatives { return_grad, grad_output, grad_out, return_hess, hess_out };
+        call.run(py, &derivatives, |inputs, outputs, interrupted| {
+            compute_cross_entropy(inputs, Options { label_smoothing }, outputs, interrupted)
+        })
+    })
+}
+
+#[pyfunction]
+#[allow(clippy::too_many_arguments, reason = "the signature is torch's and ours")]
+fn nll_loss<'py>(
+    py: Python<'py>,
+    input: &Bound<'py, PyAny>,
+    target: &Bound<'py, PyAny>,
+    weight: Option<&Bound<'py, PyAny>>,
+    ignore_index: i64,
+    reduction: &str,
+    axis: Option<isize>,
+    return_grad: bool,
+    grad_output: Option<&Bound<'py, PyAny>>,
+    grad_out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    guarded(|| {
+        let call = LossCall::new(py, input, target, weight, ignore_index, reduction, axis, false)?;
+        let derivatives = Derivatives {
+            return_grad,
+            grad_output,
+            grad_out,
+            return_hess: false,
+            hess_out: None,
+        };
+        call.run(py, &derivatives, compute_nll_loss)
+    })
+}
+
+/// Softmax or its logarithm, by `log`.
+fn normalised<'py>(
+    py: Python<'py>,
+    input: &Bound<'py, PyAny>,
+    axis: isize,
+    out: Option<&Bound<'py, PyAny>>,
+    log: bool,
+) -> PyResult<Bound<'py, PyAny>> {
+    guarded(|| {
+        let input = Array::floats("input", input)?;
+        let axis = class_axis(&input, Some(axis), "axis")?;
+        let out = input.output_like("out", out)?;
+        out.refuse_overlap("out", &[("input", &input)], true)?;
+        let (view, to) = (input.view()?, out.view_mut()?);
+        detached(py, |interrupted| {
+            if log {
+                distribution::log_softmax(view, axis, to, interrupted)
+            } else {
+                distribution::softmax(view, axis, to, interrupted)
+            }
+        })?;
+        Ok(out.into_any())
+    })
+}
+
+#[pyfunction]
+fn softmax<'py>(
+    py: Python<'py>,
+    input: &Bound<'py, PyAny>,
+    axis: isize,
+    out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    normalised(py, input, axis, out, false)
+}
+
+#[pyfunction]
+fn log_softmax<'py>(
+    py: Python<'py>,
+    input: &Bound<'py, PyAny>,
+    axis: isize,
+    out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    normalised(py, input, axis, out, true)
+}
+
+#[pyfunction]
+fn logsumexp<'py>(
+    py: Python<'py>,
+    input: &Bound<'py, PyAny>,
+    axis: isize,
+    keepdims: bool,
+) -> PyResult<Bound<'py, PyAny>> {
+    guarded(|| {
+        let input = Array::floats("input", input)?;
+        let axis = class_axis(&input, Some(axis), "axis")?;
+        let mut shape = input.shape().to_vec();
+        shape.remove(axis);
+        let out = input.losses(&shape)?;
+        let (view, to) = (input.view()?, out.view_mut()?);
+        detached(py, |interrupted| distribution::logsumexp(view, axis, to, interrupted))?;
+        if keepdims {
+            shape.insert(axis, 1);
+            return out.into_any().call_method1("reshape", (shape,));
+        }
+        if shape.is_empty() { scalar(&out) } else { Ok(out.into_any()) }
+    })
+}
+
+/// The losses: pairs of the names of a function and of a class.
+#[pyfunction]
+fn losses() -> Vec<(&'static str, &'static str)> {
+    TABLE.iter().map(|entry| (entry.function, entry.class)).collect()
+}
+
+#[pyfunction]
+fn set_num_threads(n: usize) -> PyResult<()> {
+    if n == 0 {
+        return Err(PyValueError::new_err("n must be at least 1, got 0"));
+    }
+    pool::set_num_threads(n);
+    Ok(())
+}
+
+#[pyfunction]
+fn get_num_threads() -> usize {
+    pool::num_threads()
+}
+
+#[pyfunction]
+fn simd_level() -> &'static str {
+    simd::level().name()
+}
+
+#[pymodule(gil_used = false)]
+#[pyo3(name = "_core")]
+fn core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    // A level that does not exist is said at import, not in the midst of a call.
+    if let Ok(name) = std::env::var("CROSSENT_SIMD")
+        && simd::Level::at_most(&name).is_none()
+    {
+        return Err(PyValueError::new_err(format!(
+            "CROSSENT_SIMD must be 'avx512', 'avx2' or 'baseline', got {name:?}"
+        )));
+    }
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    for function in [
+        wrap_pyfunction!(cross_entropy, module)?,
+        wrap_pyfunction!(nll_loss, module)?,
+        wrap_pyfunction!(softmax, module)?,
+        wrap_pyfunction!(log_softmax, module)?,
+        wrap_pyfunction!(logsumexp, module)?,
+        wrap_pyfunction!(losses, module)?,
+        wrap_pyfunction!(set_num_threads, module)?,
+        wrap_pyfunction!(get_num_threads, module)?,
+        wrap_pyfunction!(simd_level, module)?,
+        wrap_pyfunction!(floor::_read_floor, module)?,
+        wrap_pyfunction!(floor::_copy_floor, module)?,
+    ] {
+        module.add_function(function)?;
+    }
+    Ok(())
+}

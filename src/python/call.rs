@@ -1,0 +1,192 @@
+//! One call of a loss: from Python's arguments to a detached kernel, and back.
+
+use super::array::{Array, class_axis, numpy_attribute};
+use crate::error::{Error, Result};
+use crate::float::Kind;
+use crate::losses::{Inputs, Outputs};
+use crate::reduce::Reduction;
+use pyo3::exceptions::{
+    PyIndexError, PyKeyboardInterrupt, PyRuntimeError, PyTypeError, PyValueError,
+};
+use pyo3::prelude::*;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+
+impl From<Error> for PyErr {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::Value(_) => PyValueError::new_err(message),
+            Error::Type(_) => PyTypeError::new_err(message),
+            Error::Index(_) => PyIndexError::new_err(message),
+            Error::Interrupted => PyKeyboardInterrupt::new_err(()),
+        }
+    }
+}
+
+/// Runs a function; a panic becomes a RuntimeError, which servers survive.
+pub(super) fn guarded<T>(f: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
+        let what = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        Err(PyRuntimeError::new_err(format!(
+            "crossent failed inside ({what}); please report this with the call that did it"
+        )))
+    })
+}
+
+/// Runs a computation without the interpreter; it may ask whether a signal wants it to stop.
+pub(super) fn detached<T: Send>(
+    py: Python<'_>,
+    f: impl FnOnce(&dyn Fn() -> bool) -> Result<T> + Send,
+) -> PyResult<T> {
+    let raised: Mutex<Option<PyErr>> = Mutex::new(None);
+    let result = py.detach(|| {
+        f(&|| match Python::attach(|py| py.check_signals()) {
+            Ok(()) => false,
+            Err(error) => {
+                *raised.lock().expect("one thread asks") = Some(error);
+                true
+            }
+        })
+    });
+    match raised.into_inner().expect("one thread asks") {
+        Some(error) => Err(error),
+        None => Ok(result?),
+    }
+}
+
+/// A number of an array's type.
+fn number<'py>(py: Python<'py>, kind: Kind, value: f64) -> PyResult<Bound<'py, PyAny>> {
+    if kind == Kind::F64 {
+        numpy_attribute!(py, "float64")?.call1((value,))
+    } else {
+        numpy_attribute!(py, "float32")?.call1((value,))
+    }
+}
+
+/// The only element of an array, as a NumPy scalar.
+pub(super) fn scalar<'py>(array: &Array<'py>) -> PyResult<Bound<'py, PyAny>> {
+    number(array.as_any().py(), array.format().kind, array.to_vec()?[0])
+}
+
+/// The arguments about derivatives.
+pub(super) struct Derivatives<'a, 'py> {
+    pub(super) return_grad: bool,
+    pub(super) grad_output: Option<&'a Bound<'py, PyAny>>,
+    pub(super) grad_out: Option<&'a Bound<'py, PyAny>>,
+    pub(super) return_hess: bool,
+    pub(super) hess_out: Option<&'a Bound<'py, PyAny>>,
+}
+
+/// The arguments that every loss of class targets takes, checked.
+pub(super) struct LossCall<'py> {
+    input: Array<'py>,
+    target: Array<'py>,
+    weight: Option<Array<'py>>,
+    axis: usize,
+    ignore_index: i64,
+    reduction: Reduction,
+}
+
+impl<'py> LossCall<'py> {
+    #[allow(clippy::too_many_arguments, reason = "a loss's arguments")]
+    pub(super) fn new(
+        _py: Python<'py>,
+        input: &Bound<'py, PyAny>,
+        target: &Bound<'py, PyAny>,
+        weight: Option<&Bound<'py, PyAny>>,
+        ignore_index: i64,
+        reduction: &str,
+        axis: Option<isize>,
+        soft: bool,
+    ) -> PyResult<Self> {
+        let reduction = Reduction::parse(reduction)?;
+        let input = Array::floats("input", input)?;
+        let axis = class_axis(&input, axis, "axis")?;
+        let target = Array::target(target, soft)?;
+        let weight = weight.map(|w| Array::numbers("weight", w)).transpose()?;
+        if let Some(weight) = &weight
+            && weight.shape().len() != 1
+        {
+            return Err(PyValueError::new_err(format!(
+                "weight must have shape ({},), one per class, got {}",
+                input.shape()[axis],
+                super::array::show(weight.shape())
+            )));
+        }
+        Ok(Self { input, target, weight, axis, ignore_index, reduction })
+    }
+
+    /// Runs the loss and gives back what Python's caller asked for.
+    pub(super) fn run(
+        &self,
+        py: Python<'py>,
+        derivatives: &Derivatives<'_, 'py>,
+        loss: impl FnOnce(&Inputs<'_>, Outputs<'_>, &dyn Fn() -> bool) -> Result<f64> + Send,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let upstream =
+            derivatives.grad_output.map(|g| Array::numbers("grad_output", g)).transpose()?;
+        let inputs = Inputs {
+            input: self.input.view()?,
+            target: self.target.view()?,
+            axis: self.axis,
+            weight: self.weight.as_ref().map(Array::to_vec).transpose()?,
+            ignore_index: self.ignore_index,
+            reduction: self.reduction,
+            grad_output: match &upstream {
+                Some(g) if g.shape().is_empty() => g.to_vec()?[0],
+                _ => 1.0,
+            },
+            grad_outputs: match &upstream {
+                Some(g) if !g.shape().is_empty() => Some(g.view()?),
+                _ => None,
+            },
+        };
+        let mut fixed = vec![("input", &self.input), ("target", &self.target)];
+        fixed.extend(self.weight.as_ref().map(|w| ("weight", w)));
+        fixed.extend(upstream.as_ref().map(|g| ("grad_output", g)));
+
+        let wants_grad = derivatives.return_grad || derivatives.grad_out.is_some();
+        let wants_hess = derivatives.return_hess || derivatives.hess_out.is_some();
+        let grad = wants_grad
+            .then(|| self.input.output_like("grad_out", derivatives.grad_out))
+            .transpose()?;
+        if let Some(grad) = &grad {
+            grad.refuse_overlap("grad_out", &fixed, true)?;
+        }
+        let hess = wants_hess
+            .then(|| self.input.output_like("hess_out", derivatives.hess_out))
+            .transpose()?;
+        if let Some(hess) = &hess {
+            fixed.extend(grad.as_ref().map(|g| ("grad_out", g)));
+            hess.refuse_overlap("hess_out", &fixed, false)?;
+        }
+        let mut shape = self.input.shape().to_vec();
+        shape.remove(self.axis);
+        let reduces = self.reduction != Reduction::None || shape.is_empty();
+        let losses = (!reduces).then(|| self.input.losses(&shape)).transpose()?;
+
+        let outputs = Outputs {
+            losses: losses.as_ref().map(Array::view_mut).transpose()?,
+            grad: grad.as_ref().map(Array::view_mut).transpose()?,
+            hess: hess.as_ref().map(Array::view_mut).transpose()?,
+        };
+        let value = detached(py, |interrupted| loss(&inputs, outputs, interrupted))?;
+        let value = match losses {
+            Some(losses) => losses.into_any(),
+            None => number(py, self.input.format().kind, value)?,
+        };
+        let grad = grad.map(Array::into_any);
+        let hess = hess.map(Array::into_any);
+        Ok(match (grad, hess) {
+            (None, None) => value,
+            (Some(grad), None) => (value, grad).into_pyobject(py)?.into_any(),
+            (None, Some(hess)) => (value, hess).into_pyobject(py)?.into_any(),
+            (Some(grad), Some(hess)) => (value, grad, hess).into_pyobject(py)?.into_any(),
+        })
+    }
+}

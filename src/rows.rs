@@ -1,0 +1,641 @@
+//! The softmax family's engine: three movements over groups of rows small enough to stay in cache.
+//!
+//! 1. *Summarise*: one pass over a row gives its [`Summary`](summary::Summary): the maximum, the
+//!    rest, and what the loss asks for besides.
+//! 2. *Settle*: from the summaries alone, a loss and the coefficients of its derivatives. A loss
+//!    *is* this movement ([`Settle`](settle::Settle)).
+//! 3. *Emit*: a second pass, from cache, writes what each class gets ([`Map`](emit::Map)).
+//!
+//! Two traversals share the movements: [`along`] the classes where they lie next to each other and
+//! are many, [`across`] rows where rows do, or where classes are too few to fill vectors.
+
+mod across;
+mod along;
+mod emit;
+#[cfg(feature = "python")]
+pub(crate) mod floor;
+pub(crate) mod mass;
+pub(crate) mod settle;
+mod summary;
+
+use crate::error::Result;
+use crate::float::Kind;
+use crate::pool;
+use crate::simd::sum::Compensated;
+use crate::simd::{self, Element, Isa, dispatch};
+use crate::view::{Rows, RowsMut, Span, Spans, Tile, TileMut};
+use emit::{Curvature, LogProbability, Map, Scaled, Spread};
+use mass::{Mass, Nothing, Parts, RowMass, TileMass, with_parts};
+use settle::{Coefficients, IGNORED, NO_CLASS, Settle, SettledRows, Terms, settle_rows};
+use std::ops::Range;
+use std::sync::OnceLock;
+use summary::{Summaries, Summary};
+
+/// Classes that are summarised at a time: a block and its exponentials fit the first-level cache.
+const BLOCK: usize = 4096;
+/// Bytes of exponentials kept between the passes along a row; longer rows compute them twice.
+const KEPT: usize = 640 << 10;
+/// Elements of the rows along which a group is settled together.
+const GROUP: usize = 16 << 10;
+/// Elements of a tile across rows.
+const TILE: usize = 16 << 10;
+/// Elements that a tile may grow to rather than compute exponentials twice.
+const TILE_KEPT: usize = 64 << 10;
+/// With fewer classes than these, lanes are rows.
+const ALONG: usize = 48;
+/// Elements of a span, the unit of work that threads draw.
+const SPAN: usize = 32 << 10;
+/// Elements from which threads pay.
+const PARALLEL: usize = 192 << 10;
+/// Bytes of output from which it is written past the caches.
+const STREAM: usize = 8 << 20;
+/// Room for the lanes of any instruction set, beyond the last row of a group.
+const PAD: usize = 16;
+
+/// What is written for each class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Emission {
+    /// The gradient of the loss.
+    Gradient,
+    /// The probabilities.
+    Softmax,
+    /// Their logarithms.
+    LogSoftmax,
+}
+
+/// What a call of the family computes, and where to.
+pub(crate) struct Job<'a, F: Element, L> {
+    pub(crate) input: Rows<'a>,
+    pub(crate) mass: Option<Mass<'a, F>>,
+    pub(crate) settle: L,
+    /// One value a row.
+    pub(crate) loss: Option<RowsMut<'a>>,
+    /// One value a class.
+    pub(crate) first: Option<(Emission, RowsMut<'a>)>,
+    /// The Hessian's diagonal.
+    pub(crate) second: Option<RowsMut<'a>>,
+    /// Whether `first` is the input's own memory.
+    pub(crate) in_place: bool,
+}
+
+/// What spans share.
+struct Shared<'a, F: Element, L> {
+    input: Rows<'a>,
+    mass: Option<Mass<'a, F>>,
+    settle: L,
+    loss: Option<usize>,
+    first: Option<(Emission, usize)>,
+    second: Option<usize>,
+    in_place: bool,
+    stream: bool,
+}
+
+/// A thread's memory for a call.
+#[derive(Default)]
+struct Scratch<F> {
+    e: Vec<F>,
+    x: Vec<F>,
+    q: Vec<F>,
+    out: Vec<F>,
+    headroom: Vec<F>,
+    ignored: Vec<F>,
+    coefficients: [Vec<F>; 4],
+    units: Vec<Summary>,
+    summaries: Summaries,
+    part: Summaries,
+    terms: Terms,
+    settled: SettledRows,
+}
+
+impl<'a, F: Element, L: Settle> Job<'a, F, L> {
+    /// Runs the job; returns the sum of the losses, in twice the precision.
+    ///
+    /// # Errors
+    /// Where `interrupted` says so.
+    pub(crate) fn run(self, interrupted: &dyn Fn() -> bool) -> Result<f64> {
+        let Self { input, mass, settle, loss, first, second, in_place } = self;
+        let (rows, classes) = (input.rows(), input.classes());
+        let mut outputs = Vec::with_capacity(3);
+        let mut push = |o: RowsMut<'a>| {
+            outputs.push(o);
+            outputs.len() - 1
+        };
+        let shared = Shared {
+            loss: loss.map(&mut push),
+            first: first.map(|(emission, o)| (emission, push(o))),
+            second: second.map(&mut push),
+            stream: rows * classes * size_of::<F>() >= STREAM,
+            input,
+            mass,
+            settle,
+            in_place,
+        };
+        let along = shared.goes_along();
+        let group = shared.group(along);
+        let step = (SPAN / classes.max(1)).next_multiple_of(group);
+        let spans = Spans::new(rows, step, outputs);
+        let sums: Vec<OnceLock<Compensated>> = vec![OnceLock::new(); spans.count()];
+        pool::run(&spans, rows * classes >= PARALLEL, interrupted, |span, scratch| {
+            let sum = shared.span(span, along, group, scratch);
+            sums[span.index()].set(sum).expect("a span is drawn once");
+        })?;
+        let mut total = Compensated::default();
+        for sum in &sums {
+            total.merge(*sum.get().expect("every span was drawn"));
+        }
+        Ok(total.value())
+    }
+}
+
+impl<F: Element, L: Settle> Shared<'_, F, L> {
+    /// Whether lanes are classes.
+    fn goes_along(&self) -> bool {
+        let close = self.input.classes_are_close() || self.input.rows() < 8;
+        close && self.input.classes() >= ALONG
+    }
+
+    /// Rows that are settled together.
+    fn group(&self, along: bool) -> usize {
+        let classes = self.input.classes().max(1);
+        if along {
+            (GROUP / classes).clamp(1, 16)
+        } else {
+            let rows = self.input.rows().next_multiple_of(PAD);
+            (TILE / classes / PAD * PAD).clamp(PAD, 1024).min(rows.max(PAD))
+        }
+    }
+
+    fn span(
+        &self,
+        span: &mut Span<'_>,
+        along: bool,
+        group: usize,
+        scratch: &mut Scratch<F>,
+    ) -> Compensated {
+        let mut sum = Compensated::default();
+        let rows = span.rows();
+        let mut at = rows.start;
+        while at < rows.end {
+            let mut end = (at + group).min(rows.end);
+            if !along {
+                // A tile that can be lent stays within a run.
+                end = end.min(at + self.input.run(at));
+            }
+            let n = end - at;
+            scratch.begin(n);
+            self.settle.terms(at..end, &mut scratch.terms);
+            scratch.headroom(n, self.first.is_some() || self.second.is_some());
+            if along {
+                with_parts!(&self.mass, P => self.along::<P>(span, at..end, scratch));
+            } else {
+                with_parts!(&self.mass, P => self.across::<P>(span, at..end, scratch));
+            }
+            for (loss, target) in scratch.settled.loss[..n].iter().zip(&scratch.terms.target) {
+                if *target != IGNORED {
+                    sum.add(*loss);
+                }
+            }
+            at = end;
+        }
+        if self.stream {
+            dispatch!(simd::level(), s => s.fence());
+        }
+        sum
+    }
+
+    /// The second movement, and the losses written.
+    fn settle(&self, span: &mut Span<'_>, rows: Range<usize>, s: &mut Scratch<F>) {
+        let n = rows.len();
+        settle_rows(&self.settle, &s.summaries, &s.terms, n, &mut s.settled);
+        if let Some(output) = self.loss {
+            let losses = s.settled.loss[..n].iter().zip(&s.terms.target);
+            s.out.clear();
+            s.out.extend(losses.map(|(l, t)| F::of(if *t == IGNORED { 0.0 } else { *l })));
+            span.write_column(output, rows, &s.out);
+        }
+    }
+
+    /// A group of rows, lanes along their classes.
+    fn along<P: Parts>(&self, span: &mut Span<'_>, rows: Range<usize>, s: &mut Scratch<F>) {
+        let classes = self.input.classes();
+        let writes = self.first.is_some() || self.second.is_some();
+        let keeps = writes && rows.len() * classes * size_of::<F>() <= KEPT;
+        s.e.resize(if !writes { 0 } else if keeps { rows.len() * classes } else { BLOCK }, F::of(0.0));
+        s.units.clear();
+        for (i, row) in rows.clone().enumerate() {
+            let mut total = Summary::EMPTY;
+            if s.terms.target[i] == IGNORED {
+                total = Summary { max: 0.0, center: 0.0, ties: 1.0, ..total };
+                s.units.extend((0..classes).step_by(BLOCK).map(|_| total));
+                s.summaries.set(i, total);
+                continue;
+            }
+            let headroom = s.headroom[i];
+            let mut max = F::of(f64::NEG_INFINITY);
+            for block in blocks(classes) {
+                let x = lend_or_stage(&self.input, row, block.clone(), &mut s.x, false);
+                let mass = self.row_mass::<P>(row, block.clone(), &mut s.q);
+                let largest = along::largest(x);
+                if !(largest <= max) {
+                    max = largest;
+                }
+                let part = if keeps {
+                    let e = &mut s.e[i * classes..][block.clone()];
+                    along::summarise::<P, F, true>(x, max, headroom, &mass, e, BLOCK)
+                } else {
+                    along::summarise::<P, F, false>(x, max, headroom, &mass, &mut [], BLOCK)
+                };
+                total = if block.start == 0 { part } else { total.merge(part) };
+                s.units.push(part);
+            }
+            s.summaries.set(i, total);
+            if let Ok(target) = usize::try_from(s.terms.target[i]) {
+                s.terms.picked[i] = if self.input.lends_rows::<F>() {
+                    self.input.row::<F>(row, target..target + 1)[0].wide()
+                } else {
+                    self.input.pick::<F>(row, target).wide()
+                };
+            }
+        }
+        self.settle(span, rows.clone(), s);
+        if !writes {
+            return;
+        }
+        let per_row = classes.div_ceil(BLOCK);
+        for (i, row) in rows.enumerate() {
+            if s.terms.target[i] == IGNORED {
+                self.clear_row(span, row, s);
+                continue;
+            }
+            let total = s.summaries.get(i);
+            for (b, block) in blocks(classes).enumerate() {
+                let unit = s.units[i * per_row + b];
+                // Exponentials kept in a unit far from the row's may have lost bits.
+                let fits = unit.center == total.center && (unit.k - total.k).abs() <= 16.0;
+                let scale = if keeps && fits { unit.unit_over(&total) } else { 1.0 };
+                self.emit_block::<P>(span, (i, row), block, (keeps, keeps && fits), scale, s);
+            }
+        }
+    }
+
+    /// The third movement of a block of a row: from its kept exponentials where `fits`, which are
+    /// `scale` of the row's unit, else from new ones.
+    fn emit_block<P: Parts>(
+        &self,
+        span: &mut Span<'_>,
+        (i, row): (usize, usize),
+        block: Range<usize>,
+        (keeps, fits): (bool, bool),
+        scale: f64,
+        s: &mut Scratch<F>,
+    ) {
+        let classes = self.input.classes();
+        let first = self.first.map(|(emission, _)| emission);
+        let log = first == Some(Emission::LogSoftmax);
+        let spread = first == Some(Emission::Gradient) && P::USED;
+        let needs_logits = !fits || self.second.is_some() || log || spread;
+        let x = if needs_logits {
+            // What is written in the input's place must not be read from there.
+            lend_or_stage(&self.input, row, block.clone(), &mut s.x, self.in_place)
+        } else {
+            &[]
+        };
+        let e = if keeps { &mut s.e[i * classes..][block.clone()] } else { &mut s.e[..block.len()] };
+        if !fits && !(log && self.second.is_none()) {
+            let (max, headroom) = (F::of(s.summaries.max[i]), s.headroom[i]);
+            let none = RowMass { soft: &[], weight: &[], share: headroom, base: headroom };
+            along::summarise::<Nothing, F, true>(x, max, headroom, &none, e, BLOCK);
+        }
+        if let Some(output) = self.second {
+            let c = s.settled.coefficients[1].each_ref().map(|c| c[i]);
+            let c = [c[0] * scale, c[1] * scale, c[2], c[3]];
+            let from = along::Sources { e, x, mass: RowMass::none() };
+            self.emit_row::<Curvature, Nothing>(span, (output, row), block.clone(), c, &from, &mut s.out);
+        }
+        let Some((emission, output)) = self.first else { return };
+        let c = s.settled.coefficients[0].each_ref().map(|c| c[i]);
+        let c = [c[0] * scale, c[1], c[2], c[3]];
+        if emission == Emission::LogSoftmax {
+            let from = along::Sources { e, x, mass: RowMass::none() };
+            self.emit_row::<LogProbability, Nothing>(span, (output, row), block, c, &from, &mut s.out);
+            return;
+        }
+        let target = usize::try_from(s.terms.target[i]).ok().filter(|t| block.contains(t));
+        if let (Some(target), Emission::Gradient) = (target, emission) {
+            let e = &mut e[target - block.start];
+            *e = F::of(s.settled.keep[i].mul_add(e.wide(), s.settled.patch[i] / scale));
+        }
+        if spread {
+            let mass = self.row_mass::<P>(row, block.clone(), &mut s.q);
+            let from = along::Sources { e, x, mass };
+            self.emit_row::<Spread<P>, P>(span, (output, row), block, c, &from, &mut s.out);
+        } else {
+            let from = along::Sources { e, x, mass: RowMass::none() };
+            self.emit_row::<Scaled, Nothing>(span, (output, row), block, c, &from, &mut s.out);
+        }
+    }
+
+    /// Writes a block of an output's row: where it lies, or through a staged copy.
+    fn emit_row<M: Map, P: Parts>(
+        &self,
+        span: &mut Span<'_>,
+        (output, row): (usize, usize),
+        block: Range<usize>,
+        [a, b, max, at_max]: [f64; 4],
+        from: &along::Sources<'_, F>,
+        staged: &mut Vec<F>,
+    ) {
+        let c = Coefficients { a: F::of(a), b: F::of(b), max: F::of(max), at_max: F::of(at_max) };
+        if span.shape_of(output).lends_rows::<F>() {
+            let out = span.row_mut(output, row, block);
+            along::emit::<M, P, F>(&c, from, out, self.stream);
+        } else {
+            staged.resize(block.len(), F::of(0.0));
+            along::emit::<M, P, F>(&c, from, staged, false);
+            span.write(output, row..row + 1, block, 1, 1, staged);
+        }
+    }
+
+    /// Zeros for a row that does not count.
+    fn clear_row(&self, span: &mut Span<'_>, row: usize, s: &mut Scratch<F>) {
+        let classes = self.input.classes();
+        for output in self.first.map(|(_, o)| o).into_iter().chain(self.second) {
+            if span.shape_of(output).lends_rows::<F>() {
+                span.row_mut::<F>(output, row, 0..classes).fill(F::of(0.0));
+                continue;
+            }
+            s.out.clear();
+            s.out.resize(BLOCK.min(classes), F::of(0.0));
+            for block in blocks(classes) {
+                let zeros = &s.out[..block.len()];
+                span.write(output, row..row + 1, block, 1, 1, zeros);
+            }
+        }
+    }
+
+    /// The masses of a block of a row.
+    fn row_mass<'b, P: Parts>(
+        &'b self,
+        row: usize,
+        block: Range<usize>,
+        staged: &'b mut Vec<F>,
+    ) -> RowMass<'b, F> {
+        let Some(mass) = &self.mass else { return RowMass::none() };
+        let soft: &[F] = match &mass.soft {
+            Some(soft) => lend_or_stage(soft, row, block.clone(), staged, false),
+            None => &[],
+        };
+        let weight: &[F] = mass.weight.as_ref().map_or(&[], |w| &w[block]);
+        RowMass { soft, weight, share: mass.share, base: mass.base }
+    }
+
+    /// A group of rows, lanes across them.
+    fn across<P: Parts>(&self, span: &mut Span<'_>, rows: Range<usize>, s: &mut Scratch<F>) {
+        let classes = self.input.classes();
+        let n = rows.len();
+        let writes = self.first.is_some() || self.second.is_some();
+        let width = if n * classes <= TILE_KEPT { classes } else { (TILE / n).max(1) };
+        let keeps = width >= classes;
+        s.e.resize(if writes { n * width } else { 0 }, F::of(0.0));
+        let tiles = || (0..classes).step_by(width.max(1)).map(|c| c..(c + width).min(classes));
+        if classes == 0 {
+            for i in 0..n {
+                s.summaries.set(i, Summary::EMPTY);
+            }
+        }
+        for block in tiles() {
+            let x = lend_or_stage_tile(&self.input, rows.clone(), block.clone(), &mut s.x, false);
+            let mass = self.tile_mass::<P>(rows.clone(), block.clone(), &mut s.q);
+            let size = (n, block.len());
+            let into = if block.start == 0 { &mut s.summaries } else { &mut s.part };
+            if writes && keeps {
+                across::summarise::<P, F, true>(&x, size, &s.headroom, &mass, &mut s.e, into);
+            } else {
+                across::summarise::<P, F, false>(&x, size, &s.headroom, &mass, &mut [], into);
+            }
+            if block.start > 0 {
+                s.summaries.merge(&s.part, 0..n);
+            }
+            for (picked, target) in s.terms.picked[..n].iter_mut().zip(&s.terms.target).enumerate().filter_map(
+                |(i, (picked, target))| {
+                    let target = usize::try_from(*target).ok().filter(|t| block.contains(t))?;
+                    Some((picked, (i, target - block.start)))
+                },
+            ) {
+                *picked = x.class(target.1)[target.0].wide();
+            }
+        }
+        self.settle(span, rows.clone(), s);
+        if !writes {
+            return;
+        }
+        let any_ignored = s.terms.target[..n].contains(&IGNORED);
+        if any_ignored {
+            s.ignored.clear();
+            let flag = |t: &i64| F::of(f64::from(u8::from(*t == IGNORED)));
+            s.ignored.extend(s.terms.target[..n].iter().map(flag));
+            s.ignored.resize(n + PAD, F::of(0.0));
+        }
+        for block in tiles() {
+            self.emit_tile::<P>(span, rows.clone(), block, (keeps, any_ignored), s);
+        }
+    }
+
+    /// The third movement of a tile.
+    fn emit_tile<P: Parts>(
+        &self,
+        span: &mut Span<'_>,
+        rows: Range<usize>,
+        block: Range<usize>,
+        (keeps, any_ignored): (bool, bool),
+        s: &mut Scratch<F>,
+    ) {
+        let size = (rows.len(), block.len());
+        let first = self.first.map(|(emission, _)| emission);
+        let spread = first == Some(Emission::Gradient) && P::USED;
+        let log = first == Some(Emission::LogSoftmax);
+        let needs_logits = !keeps || self.second.is_some() || log || spread;
+        let e = &mut s.e[..size.0 * size.1];
+        let x = if needs_logits {
+            lend_or_stage_tile(&self.input, rows.clone(), block.clone(), &mut s.x, self.in_place)
+        } else {
+            Tile::of(&[], 0, 0)
+        };
+        if !keeps {
+            across::exponentials(&x, size, &s.headroom, &s.summaries, e);
+        }
+        let ignored = any_ignored.then_some(s.ignored.as_slice());
+        let none = TileMass { soft: None, weight: &[], share: F::of(0.0), base: F::of(0.0) };
+        if let Some(output) = self.second {
+            narrow(&s.settled.coefficients[1], size.0, &mut s.coefficients);
+            let from = TileSources { c: coefficients(&s.coefficients), ignored, e, x, mass: none };
+            self.emit_tile_to::<Curvature, Nothing>(span, output, (rows.clone(), block.clone()), &from, &mut s.out);
+        }
+        let Some((emission, output)) = self.first else { return };
+        narrow(&s.settled.coefficients[0], size.0, &mut s.coefficients);
+        if emission == Emission::Gradient {
+            for (i, target) in s.terms.target[..size.0].iter().enumerate() {
+                if let Some(t) = usize::try_from(*target).ok().filter(|t| block.contains(t)) {
+                    let e = &mut e[(t - block.start) * size.0 + i];
+                    *e = F::of(s.settled.keep[i].mul_add(e.wide(), s.settled.patch[i]));
+                }
+            }
+        }
+        let c = coefficients(&s.coefficients);
+        let at = (rows.clone(), block.clone());
+        if log {
+            let from = TileSources { c, ignored, e, x, mass: none };
+            self.emit_tile_to::<LogProbability, Nothing>(span, output, at, &from, &mut s.out);
+        } else if spread {
+            let mass = self.tile_mass::<P>(rows, block, &mut s.q);
+            let from = TileSources { c, ignored, e, x, mass };
+            self.emit_tile_to::<Spread<P>, P>(span, output, at, &from, &mut s.out);
+        } else {
+            let from = TileSources { c, ignored, e, x, mass: none };
+            self.emit_tile_to::<Scaled, Nothing>(span, output, at, &from, &mut s.out);
+        }
+    }
+
+    /// Writes a tile of an output: where it lies, or through a staged copy.
+    fn emit_tile_to<M: Map, P: Parts>(
+        &self,
+        span: &mut Span<'_>,
+        output: usize,
+        (rows, block): (Range<usize>, Range<usize>),
+        from: &TileSources<'_, F>,
+        staged: &mut Vec<F>,
+    ) {
+        let size = (rows.len(), block.len());
+        let e = Tile::of(from.e, size.0, size.1);
+        let shape = span.shape_of(output);
+        let lends = shape.lends_tiles::<F>(0) && shape.run(rows.start) >= rows.len();
+        if lends {
+            let mut out = span.tile_mut(output, rows, block);
+            across::emit::<M, P, F>(&from.c, from.ignored, &e, &from.x, &from.mass, &mut out, size);
+        } else {
+            staged.resize(size.0 * size.1, F::of(0.0));
+            let mut out = TileMut::of(staged, size.0, size.1);
+            across::emit::<M, P, F>(&from.c, from.ignored, &e, &from.x, &from.mass, &mut out, size);
+            span.write(output, rows, block, 1, size.0, staged);
+        }
+    }
+
+    /// The masses of a tile.
+    fn tile_mass<'b, P: Parts>(
+        &'b self,
+        rows: Range<usize>,
+        block: Range<usize>,
+        staged: &'b mut Vec<F>,
+    ) -> TileMass<'b, F> {
+        let Some(mass) = &self.mass else {
+            return TileMass { soft: None, weight: &[], share: F::of(0.0), base: F::of(0.0) };
+        };
+        let soft =
+            mass.soft.as_ref().map(|q| lend_or_stage_tile(q, rows, block.clone(), staged, false));
+        let weight: &[F] = mass.weight.as_ref().map_or(&[], |w| &w[block]);
+        TileMass { soft, weight, share: mass.share, base: mass.base }
+    }
+}
+
+/// The inputs of an output's tile.
+struct TileSources<'b, F> {
+    c: Coefficients<&'b [F]>,
+    ignored: Option<&'b [F]>,
+    e: &'b [F],
+    x: Tile<'b, F>,
+    mass: TileMass<'b, F>,
+}
+
+impl<F: Element> RowMass<'_, F> {
+    fn none() -> Self {
+        Self { soft: &[], weight: &[], share: F::of(0.0), base: F::of(0.0) }
+    }
+}
+
+impl<F: Element> Scratch<F> {
+    /// Makes room for a group of rows.
+    fn begin(&mut self, rows: usize) {
+        let padded = rows + PAD;
+        if self.settled.loss.len() < padded {
+            self.summaries.resize(padded);
+            self.part.resize(padded);
+            self.terms.resize(padded);
+            self.settled.resize(padded);
+            self.headroom.resize(padded, F::of(0.0));
+        }
+    }
+
+    /// Chooses each row's headroom: the exponentials are kept as `2^headroom` of themselves so that
+    /// neither they nor the factor of a gradient, upstream over their sum, become subnormal where
+    /// their product is not.
+    fn headroom(&mut self, rows: usize, derivatives: bool) {
+        let (usual, most) = if F::KIND == Kind::F32 { (64, 80) } else { (500, 900) };
+        for i in 0..rows {
+            let room = if derivatives {
+                let exponent = (self.terms.upstream[i].abs().to_bits() >> 52) as i32 - 1023;
+                (exponent + usual).clamp(0, most)
+            } else {
+                usual
+            };
+            self.headroom[i] = F::of(f64::from(room));
+        }
+    }
+}
+
+/// Blocks of classes.
+fn blocks(classes: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..classes).step_by(BLOCK).map(move |start| start..(start + BLOCK).min(classes))
+}
+
+/// A block of a row as it lies, or a copy; always a copy where `copy`.
+fn lend_or_stage<'b, F: Element>(
+    from: &Rows<'b>,
+    row: usize,
+    block: Range<usize>,
+    staged: &'b mut Vec<F>,
+    copy: bool,
+) -> &'b [F] {
+    if !copy && from.lends_rows::<F>() {
+        return from.row(row, block);
+    }
+    staged.resize(BLOCK, F::of(0.0));
+    let n = block.len();
+    from.stage(row..row + 1, block, 1, 1, staged);
+    &staged[..n]
+}
+
+/// A block of rows as it lies, or a copy; always a copy where `copy`.
+fn lend_or_stage_tile<'b, F: Element>(
+    from: &Rows<'b>,
+    rows: Range<usize>,
+    block: Range<usize>,
+    staged: &'b mut Vec<F>,
+    copy: bool,
+) -> Tile<'b, F> {
+    if !copy && from.lends_tiles::<F>(0) && from.run(rows.start) >= rows.len() {
+        return from.tile(rows, block);
+    }
+    let (n, width) = (rows.len(), block.len());
+    if staged.len() < n * width {
+        staged.resize(n * width, F::of(0.0));
+    }
+    from.stage(rows, block, 1, n, staged);
+    Tile::of(staged, n, width)
+}
+
+/// Coefficients in the kernel's type, padded to whole vectors.
+fn narrow<F: Element>(wide: &[Vec<f64>; 4], rows: usize, out: &mut [Vec<F>; 4]) {
+    for (wide, out) in wide.iter().zip(out) {
+        out.clear();
+        out.extend(wide[..rows].iter().map(|v| F::of(*v)));
+        out.resize(rows + PAD, F::of(0.0));
+    }
+}
+
+fn coefficients<F>(c: &[Vec<F>; 4]) -> Coefficients<&[F]> {
+    let [a, b, max, at_max] = c;
+    Coefficients { a, b, max, at_max }
+}
+
+/// Unused lanes and rows without a target share this.
+const _: () = assert!(NO_CLASS < 0 && IGNORED < 0);

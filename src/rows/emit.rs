@@ -1,0 +1,96 @@
+//! What is written for each class of a row, from its exponential, its logit and its mass.
+
+use super::mass::Parts;
+use super::settle::Coefficients;
+use crate::simd::{Element, Isa, V};
+use fearless_simd::prelude::*;
+
+/// An output, elementwise; `e` is the exponential in units, `x` the logit, `q` the mass.
+pub(crate) trait Map: Copy + 'static {
+    /// Whether it reads the logit.
+    const LOGIT: bool;
+    /// Whether it reads the mass.
+    const MASS: bool = false;
+    /// Whether it reads the exponential.
+    const EXP: bool = true;
+
+    fn apply<S: Isa, F: Element>(
+        c: &Coefficients<V<F, S>>,
+        e: V<F, S>,
+        x: V<F, S>,
+        q: V<F, S>,
+    ) -> V<F, S>;
+}
+
+/// `a e`: softmax, and the gradient where the target is one class.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scaled;
+
+impl Map for Scaled {
+    const LOGIT: bool = false;
+    #[inline(always)]
+    fn apply<S: Isa, F: Element>(
+        c: &Coefficients<V<F, S>>,
+        e: V<F, S>,
+        _: V<F, S>,
+        _: V<F, S>,
+    ) -> V<F, S> {
+        c.a * e
+    }
+}
+
+/// `a e + b q`, and `at_max` at the maximum: the gradient where the target is spread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spread<P>(std::marker::PhantomData<P>);
+
+impl<P: Parts> Map for Spread<P> {
+    const LOGIT: bool = true;
+    const MASS: bool = true;
+    #[inline(always)]
+    fn apply<S: Isa, F: Element>(
+        c: &Coefficients<V<F, S>>,
+        e: V<F, S>,
+        x: V<F, S>,
+        q: V<F, S>,
+    ) -> V<F, S> {
+        let at_max = x.simd_eq(c.max);
+        at_max.select(c.at_max, c.a.mul_add(e, c.b * q))
+    }
+}
+
+/// `a e (1 - b e)`, and `at_max` at the maximum: the Hessian's diagonal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Curvature;
+
+impl Map for Curvature {
+    const LOGIT: bool = true;
+    #[inline(always)]
+    fn apply<S: Isa, F: Element>(
+        c: &Coefficients<V<F, S>>,
+        e: V<F, S>,
+        x: V<F, S>,
+        _: V<F, S>,
+    ) -> V<F, S> {
+        let ae = c.a * e;
+        x.simd_eq(c.max).select(c.at_max, ae - ae * (c.b * e))
+    }
+}
+
+/// `(x - max) + at_max`: the log-softmax.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogProbability;
+
+impl Map for LogProbability {
+    const LOGIT: bool = true;
+    const EXP: bool = false;
+    #[inline(always)]
+    fn apply<S: Isa, F: Element>(
+        c: &Coefficients<V<F, S>>,
+        _: V<F, S>,
+        x: V<F, S>,
+        _: V<F, S>,
+    ) -> V<F, S> {
+        // Not by the difference alone: at a maximum of +inf there is none.
+        x.simd_eq(c.max).select(c.at_max, (x - c.max) + c.at_max)
+    }
+}

@@ -1,0 +1,58 @@
+//! The floors that speed is measured against: a pass that reads, and one that reads and streams
+//! out, over the same spans and threads as the engine and with nothing computed between.
+
+use super::emit::Scaled;
+use super::mass::Nothing;
+use super::settle::Coefficients;
+use super::{RowMass, SPAN, along};
+use crate::error::{Error, Result};
+use crate::pool;
+use crate::simd::{self, Isa, dispatch};
+use crate::view::{Order, Rows, RowsMut, Spans, View, ViewMut};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The array as one column of rows.
+fn column<'a>(view: &View<'a>) -> Result<Rows<'a>> {
+    let rows = Rows::new(view.clone(), None, &Order::c(view.shape().len()));
+    if rows.lends_tiles::<f32>(view.len()) {
+        Ok(rows)
+    } else {
+        Err(Error::Value("array must be contiguous float32".into()))
+    }
+}
+
+/// Reads a contiguous array once; returns its largest value.
+///
+/// # Errors
+/// Where it is not contiguous float32.
+pub(crate) fn read(view: &View<'_>, interrupted: &dyn Fn() -> bool) -> Result<f32> {
+    let rows = column(view)?;
+    let largest = AtomicU32::new(0);
+    let spans = Spans::new(rows.rows(), SPAN, Vec::new());
+    pool::run(&spans, true, interrupted, |span, (): &mut ()| {
+        let x = rows.tile::<f32>(span.rows(), 0..1);
+        let max = along::largest(x.class(0));
+        largest.fetch_max(max.max(0.0).to_bits(), Ordering::Relaxed);
+    })?;
+    Ok(f32::from_bits(largest.into_inner()))
+}
+
+/// Copies a contiguous array past the caches.
+///
+/// # Errors
+/// Where either is not contiguous float32.
+pub(crate) fn copy(from: &View<'_>, to: ViewMut<'_>, interrupted: &dyn Fn() -> bool) -> Result<()> {
+    let rows = column(from)?;
+    column(to.as_view())?;
+    let order = Order::c(from.shape().len());
+    let spans = Spans::new(rows.rows(), SPAN, vec![RowsMut::new(to, None, &order)]);
+    let c = Coefficients { a: 1.0, b: 0.0, max: 0.0, at_max: 0.0 };
+    pool::run(&spans, true, interrupted, |span, (): &mut ()| {
+        let all = span.rows();
+        let e = rows.tile::<f32>(all.clone(), 0..1).class(0);
+        let from = along::Sources { e, x: &[], mass: RowMass::none() };
+        let mut out = span.tile_mut::<f32>(0, all, 0..1);
+        along::emit::<Scaled, Nothing, f32>(&c, &from, out.class(0), true);
+        dispatch!(simd::level(), s => s.fence());
+    })
+}

@@ -1,0 +1,185 @@
+//! How much of the target lies on each class, beyond a single target class.
+//!
+//! `q = (share * target + base) * weight`: soft targets, their smoothing, the even spread of a
+//! smoothed hard target (`share = 0`), class weights. Each part that is absent costs nothing.
+
+use crate::simd::{self, Element, Isa, V, splat};
+use crate::view::{Rows, Tile};
+use fearless_simd::prelude::*;
+
+/// The masses of a call.
+#[derive(Clone, Debug)]
+pub(crate) struct Mass<'a, F> {
+    /// Soft targets, shaped as the input.
+    pub(crate) soft: Option<Rows<'a>>,
+    /// Class weights.
+    pub(crate) weight: Option<Vec<F>>,
+    pub(crate) share: F,
+    pub(crate) base: F,
+}
+
+/// Which parts a mass has, known when a kernel is compiled.
+pub(crate) trait Parts: Copy + 'static {
+    /// Whether there is any mass.
+    const USED: bool;
+    const SOFT: bool;
+    const WEIGHTED: bool;
+}
+
+macro_rules! parts {
+    ($($name:ident: $used:literal, $soft:literal, $weighted:literal;)*) => {
+        $(
+            #[derive(Clone, Copy, Debug)]
+            pub(crate) struct $name;
+            impl Parts for $name {
+                const USED: bool = $used;
+                const SOFT: bool = $soft;
+                const WEIGHTED: bool = $weighted;
+            }
+        )*
+    };
+}
+
+parts! {
+    Nothing: false, false, false;
+    Even: true, false, false;
+    EvenWeighted: true, false, true;
+    Soft: true, true, false;
+    SoftWeighted: true, true, true;
+}
+
+/// Runs an expression with the type of a mass's parts bound to a name.
+macro_rules! with_parts {
+    ($mass:expr, $parts:ident => $body:expr) => {
+        match $mass {
+            None => {
+                type $parts = $crate::rows::mass::Nothing;
+                $body
+            }
+            Some(m) => match (m.soft.is_some(), m.weight.is_some()) {
+                (false, false) => {
+                    type $parts = $crate::rows::mass::Even;
+                    $body
+                }
+                (false, true) => {
+                    type $parts = $crate::rows::mass::EvenWeighted;
+                    $body
+                }
+                (true, false) => {
+                    type $parts = $crate::rows::mass::Soft;
+                    $body
+                }
+                (true, true) => {
+                    type $parts = $crate::rows::mass::SoftWeighted;
+                    $body
+                }
+            },
+        }
+    };
+}
+pub(crate) use with_parts;
+
+/// `q` from its parts.
+#[inline(always)]
+fn combine<P: Parts, S: Isa, F: Element>(
+    simd: S,
+    share: F,
+    base: F,
+    soft: impl FnOnce() -> V<F, S>,
+    weight: impl FnOnce() -> V<F, S>,
+) -> V<F, S> {
+    let mut q = splat::<S, F>(simd, base);
+    if P::SOFT {
+        q = soft().mul_add(splat::<S, F>(simd, share), q);
+    }
+    if P::WEIGHTED {
+        q *= weight();
+    }
+    q
+}
+
+/// The masses of a block of one row's classes: lanes are classes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowMass<'b, F> {
+    pub(crate) soft: &'b [F],
+    pub(crate) weight: &'b [F],
+    pub(crate) share: F,
+    pub(crate) base: F,
+}
+
+impl<F: Element> RowMass<'_, F> {
+    /// The masses of the classes from `at` on; of `n` only where that is less than a vector.
+    #[inline(always)]
+    pub(crate) fn q<P: Parts, S: Isa>(&self, simd: S, at: usize, n: usize) -> V<F, S> {
+        let q = combine::<P, S, F>(
+            simd,
+            self.share,
+            self.base,
+            #[inline(always)]
+            || load_classes(simd, self.soft, at, n),
+            #[inline(always)]
+            || load_classes(simd, self.weight, at, n),
+        );
+        if n == simd::lanes::<S, F>() || P::WEIGHTED {
+            return q;
+        }
+        // Beyond the classes there is no mass, where nothing else has made it 0.
+        let mut keep = [F::of(0.0); 16];
+        keep[..n].fill(F::of(1.0));
+        q * simd::load::<S, F>(simd, &keep)
+    }
+}
+
+/// The masses of a tile: lanes are rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TileMass<'b, F> {
+    pub(crate) soft: Option<Tile<'b, F>>,
+    pub(crate) weight: &'b [F],
+    pub(crate) share: F,
+    pub(crate) base: F,
+}
+
+impl<F: Element> TileMass<'_, F> {
+    /// The masses of a class in the rows from `at` on.
+    #[inline(always)]
+    pub(crate) fn q<P: Parts, S: Isa>(&self, simd: S, class: usize, at: usize) -> V<F, S> {
+        combine::<P, S, F>(
+            simd,
+            self.share,
+            self.base,
+            #[inline(always)]
+            || {
+                let tile = self.soft.as_ref().expect("soft targets have a tile");
+                load_rows(simd, tile.class(class), at)
+            },
+            #[inline(always)]
+            || splat::<S, F>(simd, self.weight[class]),
+        )
+    }
+}
+
+/// A vector of the classes from `at` on, zero beyond the first `n`.
+#[inline(always)]
+pub(crate) fn load_classes<S: Isa, F: Element>(
+    simd: S,
+    from: &[F],
+    at: usize,
+    n: usize,
+) -> V<F, S> {
+    if n == simd::lanes::<S, F>() {
+        simd::load(simd, &from[at..])
+    } else {
+        F::load_partial(simd, &from[at..at + n], F::of(0.0))
+    }
+}
+
+/// A vector of rows from `at` on, zero beyond the last.
+#[inline(always)]
+pub(crate) fn load_rows<S: Isa, F: Element>(simd: S, rows: &[F], at: usize) -> V<F, S> {
+    let rows = &rows[at..];
+    if rows.len() >= simd::lanes::<S, F>() {
+        simd::load(simd, rows)
+    } else {
+        F::load_partial(simd, rows, F::of(0.0))
+    }
+}

@@ -1,0 +1,420 @@
+//! Vector mathematics, written once for every instruction set.
+//!
+//! A kernel is generic over [`Isa`], a token that exists only where its instructions do, and over
+//! [`Element`], the float type it computes in. [`dispatch!`] turns the level found at run time into
+//! a token; [`fearless_simd`] supplies the portable operations, and [`Isa`] the few that it lacks.
+//!
+//! Whatever a kernel calls is `#[inline(always)]`, up to the closure given to `vectorize`: one
+//! missing attribute, and the instructions of the level are lost in that call.
+
+pub(crate) mod exp;
+pub(crate) mod log1p;
+pub(crate) mod sum;
+
+pub(crate) use fearless_simd::prelude::*;
+
+use crate::float::Real;
+use std::sync::OnceLock;
+
+#[cfg(target_arch = "aarch64")]
+use fearless_simd::aarch64::Neon as Baseline;
+#[cfg(target_arch = "x86_64")]
+use fearless_simd::x86::{Avx2, Avx512, Sse2 as Baseline};
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+use fearless_simd::Fallback as Baseline;
+
+/// The instruction sets that kernels are compiled for; each variant holds the proof that this
+/// machine has them.
+#[derive(Clone, Copy, Debug)]
+pub enum Level {
+    /// AVX-512 as of Ice Lake and Zen 4.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    /// AVX2 with FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    /// What every machine of the architecture has: SSE2, NEON.
+    Baseline(Baseline),
+}
+
+impl Level {
+    /// The highest level that this machine has and that `name` allows: `avx512`, `avx2` or
+    /// `baseline`; `None` where the name is another.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables, reason = "one level only"))]
+    pub fn at_most(name: &str) -> Option<Self> {
+        let found = fearless_simd::Level::new();
+        let rank = ["baseline", "avx2", "avx512"].iter().position(|n| *n == name)?;
+        #[cfg(target_arch = "x86_64")]
+        {
+            if rank >= 2
+                && let Some(token) = found.as_avx512()
+            {
+                return Some(Level::Avx512(token));
+            }
+            if rank >= 1
+                && let Some(token) = found.as_avx2()
+            {
+                return Some(Level::Avx2(token));
+            }
+            found.as_sse2().map(Level::Baseline)
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            found.as_neon().map(Level::Baseline)
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        {
+            Some(Level::Baseline(Baseline::new()))
+        }
+    }
+
+    /// Its name, as `CROSSENT_SIMD` spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2(_) => "avx2",
+            Level::Baseline(_) => "baseline",
+        }
+    }
+}
+
+/// The level in force: the machine's best, or what the environment variable `CROSSENT_SIMD` lowers
+/// it to (`avx2`, `baseline`). Read once.
+///
+/// # Panics
+/// Where `CROSSENT_SIMD` names no level: a typing error must not pass for a measurement.
+pub fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(|| {
+        let wanted = std::env::var("CROSSENT_SIMD").unwrap_or_else(|_| "avx512".into());
+        Level::at_most(&wanted).unwrap_or_else(|| {
+            panic!("CROSSENT_SIMD must be avx512, avx2 or baseline, got {wanted:?}")
+        })
+    })
+}
+
+/// Runs an expression with the token of a level bound to a name.
+macro_rules! dispatch {
+    ($level:expr, $simd:ident => $body:expr) => {
+        match $level {
+            #[cfg(target_arch = "x86_64")]
+            $crate::simd::Level::Avx512($simd) => $body,
+            #[cfg(target_arch = "x86_64")]
+            $crate::simd::Level::Avx2($simd) => $body,
+            $crate::simd::Level::Baseline($simd) => $body,
+        }
+    };
+}
+pub(crate) use dispatch;
+
+/// The vector of an [`Element`] on an [`Isa`].
+pub(crate) type V<F, S> = <F as Element>::Lanes<S>;
+
+/// A [`Real`] with its vectors.
+pub trait Element: Real + SimdFloatElement {
+    /// The vector of this type in the widest registers of `S`.
+    type Lanes<S: Isa>: SimdFloat<S, Element = Self>;
+    /// Sums of [`Self::Lanes`] held more widely.
+    type Wide<S: Isa>: sum::Wide<S, Self>;
+    /// The constants of its exponential.
+    const EXP: exp::Constants<Self>;
+
+    /// The bits of each lane moved left over the mantissa's width: what stood in the lowest bits
+    /// becomes a biased exponent.
+    fn bits_to_exponent<S: Isa>(v: Self::Lanes<S>) -> Self::Lanes<S>;
+    /// Widens each lane, in order.
+    fn store_wide<S: Isa>(v: Self::Lanes<S>, dst: &mut [f64]);
+    /// Fewer than a vector's lanes, the others filled.
+    fn load_partial<S: Isa>(simd: S, src: &[Self], fill: Self) -> Self::Lanes<S>;
+    /// The first `dst.len()` lanes, which is fewer than all.
+    fn store_partial<S: Isa>(simd: S, v: Self::Lanes<S>, dst: &mut [Self]);
+    /// Writes past the caches to an aligned place; plainly where the level has no such store.
+    fn stream<S: Isa>(simd: S, v: Self::Lanes<S>, dst: &mut [Self]);
+}
+
+impl Element for f32 {
+    type Lanes<S: Isa> = S::f32s;
+    type Wide<S: Isa> = sum::Wide32<S>;
+    const EXP: exp::Constants<f32> = exp::F32;
+
+    #[inline(always)]
+    fn bits_to_exponent<S: Isa>(v: S::f32s) -> S::f32s {
+        (v.bitcast::<S::u32s>() << 23).bitcast()
+    }
+    #[inline(always)]
+    fn store_wide<S: Isa>(v: S::f32s, dst: &mut [f64]) {
+        let (low, high) = v.widen();
+        store::<S, f64>(low, dst);
+        store::<S, f64>(high, &mut dst[lanes::<S, f64>()..]);
+    }
+    #[inline(always)]
+    fn load_partial<S: Isa>(simd: S, src: &[f32], fill: f32) -> S::f32s {
+        simd.load_partial_f32(src, fill)
+    }
+    #[inline(always)]
+    fn store_partial<S: Isa>(simd: S, v: S::f32s, dst: &mut [f32]) {
+        simd.store_partial_f32(v, dst);
+    }
+    #[inline(always)]
+    fn stream<S: Isa>(simd: S, v: S::f32s, dst: &mut [f32]) {
+        simd.stream_f32(v, dst);
+    }
+}
+
+impl Element for f64 {
+    type Lanes<S: Isa> = S::f64s;
+    type Wide<S: Isa> = sum::Wide64<S>;
+    const EXP: exp::Constants<f64> = exp::F64;
+
+    #[inline(always)]
+    fn bits_to_exponent<S: Isa>(v: S::f64s) -> S::f64s {
+        (v.bitcast::<S::u64s>() << 52).bitcast()
+    }
+    #[inline(always)]
+    fn store_wide<S: Isa>(v: S::f64s, dst: &mut [f64]) {
+        store::<S, f64>(v, dst);
+    }
+    #[inline(always)]
+    fn load_partial<S: Isa>(simd: S, src: &[f64], fill: f64) -> S::f64s {
+        simd.load_partial_f64(src, fill)
+    }
+    #[inline(always)]
+    fn store_partial<S: Isa>(simd: S, v: S::f64s, dst: &mut [f64]) {
+        simd.store_partial_f64(v, dst);
+    }
+    #[inline(always)]
+    fn stream<S: Isa>(simd: S, v: S::f64s, dst: &mut [f64]) {
+        simd.stream_f64(v, dst);
+    }
+}
+
+/// What the portable layer lacks. The defaults are right everywhere; an instruction set overrides
+/// what it does better.
+pub trait Isa: Simd {
+    /// See [`Element::load_partial`].
+    #[inline(always)]
+    fn load_partial_f32(self, src: &[f32], fill: f32) -> Self::f32s {
+        Self::f32s::from_fn(self, |i: usize| if i < src.len() { src[i] } else { fill })
+    }
+    /// See [`Element::load_partial`].
+    #[inline(always)]
+    fn load_partial_f64(self, src: &[f64], fill: f64) -> Self::f64s {
+        Self::f64s::from_fn(self, |i: usize| if i < src.len() { src[i] } else { fill })
+    }
+    /// See [`Element::store_partial`].
+    #[inline(always)]
+    fn store_partial_f32(self, v: Self::f32s, dst: &mut [f32]) {
+        for (d, s) in dst.iter_mut().zip(v.as_slice()) {
+            *d = *s;
+        }
+    }
+    /// See [`Element::store_partial`].
+    #[inline(always)]
+    fn store_partial_f64(self, v: Self::f64s, dst: &mut [f64]) {
+        for (d, s) in dst.iter_mut().zip(v.as_slice()) {
+            *d = *s;
+        }
+    }
+    /// See [`Element::stream`].
+    #[inline(always)]
+    fn stream_f32(self, v: Self::f32s, dst: &mut [f32]) {
+        v.store_slice(dst);
+    }
+    /// See [`Element::stream`].
+    #[inline(always)]
+    fn stream_f64(self, v: Self::f64s, dst: &mut [f64]) {
+        v.store_slice(dst);
+    }
+    /// Asks for the cache line `ahead` elements past the start of `src`; never faults.
+    #[inline(always)]
+    fn prefetch<F>(self, src: &[F], ahead: usize) {
+        #[cfg(target_arch = "x86_64")]
+        #[allow(unsafe_code, reason = "a hint")]
+        // SAFETY: a prefetch reads nothing into the program, wherever it points.
+        unsafe {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(src.as_ptr().wrapping_add(ahead).cast());
+        }
+    }
+    /// Orders streamed writes before whatever publishes them.
+    #[inline(always)]
+    fn fence(self) {
+        #[cfg(target_arch = "x86_64")]
+        #[allow(unsafe_code, reason = "an instruction of the x86-64 baseline")]
+        // SAFETY: SSE is part of x86-64.
+        unsafe {
+            core::arch::x86_64::_mm_sfence();
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    #![allow(unsafe_code, reason = "masked and streaming accesses have no safe form")]
+
+    use super::*;
+    use core::arch::x86_64::*;
+
+    /// Panics unless `dst` holds a whole, aligned vector: a streaming store faults on less.
+    #[inline(always)]
+    fn check<T, const N: usize>(dst: &mut [T]) -> *mut T {
+        assert!(dst.len() == N && dst.as_ptr().addr().is_multiple_of(size_of::<T>() * N));
+        dst.as_mut_ptr()
+    }
+
+    impl Isa for Avx512 {
+        #[inline(always)]
+        fn load_partial_f32(self, src: &[f32], fill: f32) -> Self::f32s {
+            let mask = ((1u32 << src.len().min(16)) - 1) as u16;
+            // SAFETY: the token proves AVX-512; a masked load touches only lanes below src.len().
+            unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask, src.as_ptr()) }
+                .simd_into(self)
+        }
+        #[inline(always)]
+        fn load_partial_f64(self, src: &[f64], fill: f64) -> Self::f64s {
+            let mask = ((1u32 << src.len().min(8)) - 1) as u8;
+            // SAFETY: as above.
+            unsafe { _mm512_mask_loadu_pd(_mm512_set1_pd(fill), mask, src.as_ptr()) }
+                .simd_into(self)
+        }
+        #[inline(always)]
+        fn store_partial_f32(self, v: Self::f32s, dst: &mut [f32]) {
+            let mask = ((1u32 << dst.len().min(16)) - 1) as u16;
+            // SAFETY: the token proves AVX-512; a masked store touches only lanes below dst.len().
+            unsafe { _mm512_mask_storeu_ps(dst.as_mut_ptr(), mask, v.into()) }
+        }
+        #[inline(always)]
+        fn store_partial_f64(self, v: Self::f64s, dst: &mut [f64]) {
+            let mask = ((1u32 << dst.len().min(8)) - 1) as u8;
+            // SAFETY: as above.
+            unsafe { _mm512_mask_storeu_pd(dst.as_mut_ptr(), mask, v.into()) }
+        }
+        #[inline(always)]
+        fn stream_f32(self, v: Self::f32s, dst: &mut [f32]) {
+            // SAFETY: checked for length and alignment; the token proves the instruction.
+            unsafe { _mm512_stream_ps(check::<_, 16>(dst), v.into()) }
+        }
+        #[inline(always)]
+        fn stream_f64(self, v: Self::f64s, dst: &mut [f64]) {
+            // SAFETY: as above.
+            unsafe { _mm512_stream_pd(check::<_, 8>(dst), v.into()) }
+        }
+    }
+
+    /// Masks of `n` lanes are read from here at `8 - n`.
+    static LANES32: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+    static LANES64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
+
+    /// A mask of the first `n` of eight lanes.
+    #[inline(always)]
+    fn mask32(_: Avx2, n: usize) -> __m256i {
+        let lanes = &LANES32[8 - n.min(8)..][..8];
+        // SAFETY: eight lanes are there, by the slice above; the token proves AVX.
+        unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) }
+    }
+
+    /// A mask of the first `n` of four lanes.
+    #[inline(always)]
+    fn mask64(_: Avx2, n: usize) -> __m256i {
+        let lanes = &LANES64[4 - n.min(4)..][..4];
+        // SAFETY: four lanes are there, by the slice above; the token proves AVX.
+        unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) }
+    }
+
+    impl Isa for Avx2 {
+        #[inline(always)]
+        fn load_partial_f32(self, src: &[f32], fill: f32) -> Self::f32s {
+            let mask = mask32(self, src.len());
+            // SAFETY: the token proves AVX; a masked load touches only lanes below src.len().
+            unsafe {
+                let v = _mm256_maskload_ps(src.as_ptr(), mask);
+                _mm256_blendv_ps(_mm256_set1_ps(fill), v, _mm256_castsi256_ps(mask))
+            }
+            .simd_into(self)
+        }
+        #[inline(always)]
+        fn load_partial_f64(self, src: &[f64], fill: f64) -> Self::f64s {
+            let mask = mask64(self, src.len());
+            // SAFETY: as above.
+            unsafe {
+                let v = _mm256_maskload_pd(src.as_ptr(), mask);
+                _mm256_blendv_pd(_mm256_set1_pd(fill), v, _mm256_castsi256_pd(mask))
+            }
+            .simd_into(self)
+        }
+        #[inline(always)]
+        fn store_partial_f32(self, v: Self::f32s, dst: &mut [f32]) {
+            let mask = mask32(self, dst.len());
+            // SAFETY: the token proves AVX; a masked store touches only lanes below dst.len().
+            unsafe { _mm256_maskstore_ps(dst.as_mut_ptr(), mask, v.into()) }
+        }
+        #[inline(always)]
+        fn store_partial_f64(self, v: Self::f64s, dst: &mut [f64]) {
+            let mask = mask64(self, dst.len());
+            // SAFETY: as above.
+            unsafe { _mm256_maskstore_pd(dst.as_mut_ptr(), mask, v.into()) }
+        }
+        #[inline(always)]
+        fn stream_f32(self, v: Self::f32s, dst: &mut [f32]) {
+            // SAFETY: checked for length and alignment; the token proves the instruction.
+            unsafe { _mm256_stream_ps(check::<_, 8>(dst), v.into()) }
+        }
+        #[inline(always)]
+        fn stream_f64(self, v: Self::f64s, dst: &mut [f64]) {
+            // SAFETY: as above.
+            unsafe { _mm256_stream_pd(check::<_, 4>(dst), v.into()) }
+        }
+    }
+
+    impl Isa for Baseline {
+        #[inline(always)]
+        fn stream_f32(self, v: Self::f32s, dst: &mut [f32]) {
+            // SAFETY: checked for length and alignment; SSE2 is x86-64's baseline.
+            unsafe { _mm_stream_ps(check::<_, 4>(dst), v.into()) }
+        }
+        #[inline(always)]
+        fn stream_f64(self, v: Self::f64s, dst: &mut [f64]) {
+            // SAFETY: as above.
+            unsafe { _mm_stream_pd(check::<_, 2>(dst), v.into()) }
+        }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Isa for Baseline {}
+
+/// All lanes where the mask holds get one value, the others another.
+#[inline(always)]
+pub(crate) fn select<S: Isa, F: Element>(
+    mask: <V<F, S> as SimdBase<S>>::Mask,
+    yes: V<F, S>,
+    no: V<F, S>,
+) -> V<F, S> {
+    mask.select(yes, no)
+}
+
+/// `v` in every lane.
+#[inline(always)]
+pub(crate) fn splat<S: Isa, F: Element>(simd: S, v: F) -> V<F, S> {
+    V::<F, S>::splat(simd, v)
+}
+
+/// Lanes of a vector.
+#[inline(always)]
+pub(crate) const fn lanes<S: Isa, F: Element>() -> usize {
+    <V<F, S> as SimdBase<S>>::LEN
+}
+
+/// The vector that starts a slice.
+#[inline(always)]
+pub(crate) fn load<S: Isa, F: Element>(simd: S, src: &[F]) -> V<F, S> {
+    V::<F, S>::from_slice(simd, &src[..lanes::<S, F>()])
+}
+
+/// Writes a vector to the start of a slice.
+#[inline(always)]
+pub(crate) fn store<S: Isa, F: Element>(v: V<F, S>, dst: &mut [F]) {
+    v.store_slice(&mut dst[..lanes::<S, F>()]);
+}

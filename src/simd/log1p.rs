@@ -1,0 +1,147 @@
+//! `log(1 + x)` for `x >= 0`, in `f64` lanes: once a row, so one precision serves both types.
+//!
+//! After fdlibm's `s_log1p.c` (Sun Microsystems, 1993), without its branches. With `1 + x = 2^k m`
+//! and `sqrt(1/2) <= m < sqrt 2`, `f = m - 1` and `s = f / (2 + f)`,
+//!
+//! ```text
+//! log(1 + f) = f - f^2/2 + s (f^2/2 + R(s^2))
+//! ```
+//!
+//! and what the rounding of `1 + x` lost comes back as a correction divided by `1 + x`. Where
+//! `k = 0`, `f` is `x` itself and nothing is lost, however small `x` is.
+
+use super::{Isa, splat};
+use fearless_simd::prelude::*;
+
+const LN2_HIGH: f64 = 6.931_471_803_691_238_2e-1;
+const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+const SERIES: [f64; 7] = [
+    6.666_666_666_666_735e-1,
+    3.999_999_999_940_942e-1,
+    2.857_142_874_366_239e-1,
+    2.222_219_843_214_978_4e-1,
+    1.818_357_216_161_805e-1,
+    1.531_383_769_920_937_3e-1,
+    1.479_819_860_511_658_6e-1,
+];
+
+/// `log(1 + x)` for `x >= 0`, within 0.6 ulp; infinite at infinity, NaN at NaN.
+#[inline(always)]
+pub(crate) fn log1p<S: Isa>(simd: S, x: S::f64s) -> S::f64s {
+    let u = x + c(simd, 1.0);
+
+    // Adding the distance from sqrt(1/2) to 1 moves the exponent's step there.
+    let one = 0x3ff0_0000_0000_0000_u64;
+    let sqrt_half = 0x3fe6_a09e_667f_3bcd_u64;
+    let bits = u.bitcast::<S::u64s>() + (one - sqrt_half);
+    let exponent = bits >> 52;
+    let m = ((bits & 0x000f_ffff_ffff_ffff_u64) + sqrt_half).bitcast::<S::f64s>();
+    // The bits of 2^52 + exponent, as a float: its conversion without an instruction for it.
+    let two52 = 4_503_599_627_370_496.0_f64;
+    let k = (exponent | two52.to_bits()).bitcast::<S::f64s>() - c(simd, two52 + 1023.0);
+
+    let whole = k.simd_eq(c(simd, 0.0));
+    let f = whole.select(x, m - c(simd, 1.0));
+    let lost = x.simd_lt(c(simd, 2.0)).select(x - (u - c(simd, 1.0)), c(simd, 1.0) - (u - x));
+    let correction = whole.select(c(simd, 0.0), lost / u);
+
+    let half_square = c(simd, 0.5) * f * f;
+    let s = f / (f + c(simd, 2.0));
+    let z = s * s;
+    let mut r = c(simd, SERIES[6]);
+    for coefficient in SERIES[..6].iter().rev() {
+        r = r.mul_add(z, c(simd, *coefficient));
+    }
+    let tail = s.mul_add(half_square + r * z, k.mul_add(c(simd, LN2_LOW), correction));
+    let log = k.mul_add(c(simd, LN2_HIGH), f - (half_square - tail));
+    // Neither infinity nor NaN went through the bits unharmed.
+    x.simd_lt(c(simd, f64::INFINITY)).select(log, x)
+}
+
+#[inline(always)]
+fn c<S: Isa>(simd: S, v: f64) -> S::f64s {
+    splat::<S, f64>(simd, v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::{Level, dispatch};
+
+    fn log1p_all(level: Level, x: &[f64], out: &mut [f64]) {
+        #[inline(never)]
+        fn kernel<S: Isa>(simd: S, x: &[f64], out: &mut [f64]) {
+            simd.vectorize(
+                #[inline(always)]
+                || {
+                    let n = S::f64s::LEN;
+                    for (x, out) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
+                        log1p(simd, S::f64s::from_slice(simd, x)).store_slice(out);
+                    }
+                },
+            );
+        }
+        dispatch!(level, s => kernel(s, x, out));
+    }
+
+    /// The worst error over `f32` bit patterns, in ulp of `f64`, against the standard library.
+    fn worst(level: Level, bits: impl Iterator<Item = u32>) -> (f64, f64) {
+        let mut worst = (0.0, 0.0);
+        let mut block = Vec::with_capacity(4096);
+        let mut out = vec![0.0; 4096];
+        let mut bits = bits.peekable();
+        while bits.peek().is_some() {
+            block.clear();
+            block.extend(bits.by_ref().take(4096).map(|b| f64::from(f32::from_bits(b))));
+            block.resize(4096, 0.0);
+            log1p_all(level, &block, &mut out);
+            for (&x, &got) in block.iter().zip(&out) {
+                let truth = x.ln_1p();
+                let exponent = ((truth.to_bits() >> 52) as i32).max(1) - 1075;
+                let error = (got - truth).abs() / 2f64.powi(exponent.max(-1022)) ;
+                if error > worst.0 {
+                    worst = (error, x);
+                }
+            }
+        }
+        worst
+    }
+
+    #[test]
+    fn every_magnitude() {
+        for name in ["avx512", "avx2", "baseline"] {
+            let level = Level::at_most(name).unwrap();
+            let (error, at) = worst(level, (0..f32::MAX.to_bits()).step_by(499));
+            assert!(error <= 2.0, "{name}: {error} ulp at {at:e}");
+        }
+    }
+
+    #[test]
+    fn special_values() {
+        for name in ["avx512", "avx2", "baseline"] {
+            let level = Level::at_most(name).unwrap();
+            let x = [0.0, f64::INFINITY, f64::NAN, 1e-320, 3.0, 1e300, 1e-17, 1.0];
+            let mut out = [0.0; 8];
+            log1p_all(level, &x, &mut out);
+            assert_eq!(out[0], 0.0);
+            assert_eq!(out[1], f64::INFINITY);
+            assert!(out[2].is_nan());
+            assert_eq!(out[3], 1e-320);
+            assert_eq!(out[4], 4f64.ln());
+            assert_eq!(out[5], 1e300f64.ln());
+            assert_eq!(out[6], 1e-17);
+            assert_eq!(out[7], 2f64.ln());
+        }
+    }
+
+    #[test]
+    #[ignore = "two billion values: make exhaustive"]
+    fn exhaustive_f32() {
+        for name in ["avx512", "avx2", "baseline"] {
+            let level = Level::at_most(name).unwrap();
+            let (error, at) = worst(level, 0..=f32::MAX.to_bits());
+            println!("log1p {name}: worst {error:.3} ulp of float64 from the standard library's, at {at:e}");
+            assert!(error <= 2.0);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Sums that lose nothing: `f32` lanes are added in `f64`, `f64` lanes in pairs of `f64`.
+//!
+//! A kernel adds a few vectors in its own type, [`CHAIN`] a lane, and then moves them here. The
+//! chain is short because rounding errors of *equal* summands do not average out: n additions of
+//! one value err by up to n/8 ulp, all in one direction.
+
+use super::{Element, Isa, V, splat, store};
+use fearless_simd::prelude::*;
+
+/// Additions in a lane of the kernel's own type before the sum is widened.
+pub(crate) const CHAIN: usize = 8;
+
+/// A vector of sums, held more widely than its summands.
+pub trait Wide<S: Isa, F: Element>: Copy {
+    /// Zero in every lane.
+    fn zero(simd: S) -> Self;
+    /// Adds lane by lane.
+    fn add(&mut self, v: V<F, S>);
+    /// The sum of a lane each, in order, rounded to `f64`.
+    fn store(self, dst: &mut [f64]);
+    /// The sum over all lanes.
+    fn total(self) -> f64;
+}
+
+/// Sums of `f32` lanes: two vectors of `f64`.
+#[derive(Clone, Copy)]
+pub struct Wide32<S: Isa> {
+    low: S::f64s,
+    high: S::f64s,
+}
+
+impl<S: Isa> Wide<S, f32> for Wide32<S> {
+    #[inline(always)]
+    fn zero(simd: S) -> Self {
+        let zero = splat::<S, f64>(simd, 0.0);
+        Self { low: zero, high: zero }
+    }
+    #[inline(always)]
+    fn add(&mut self, v: S::f32s) {
+        let (low, high) = v.widen();
+        self.low += low;
+        self.high += high;
+    }
+    #[inline(always)]
+    fn store(self, dst: &mut [f64]) {
+        store::<S, f64>(self.low, dst);
+        store::<S, f64>(self.high, &mut dst[S::f64s::LEN..]);
+    }
+    #[inline(always)]
+    fn total(self) -> f64 {
+        sum_lanes::<S>(self.low + self.high)
+    }
+}
+
+/// Sums of `f64` lanes, each with the error of its roundings.
+#[derive(Clone, Copy)]
+pub struct Wide64<S: Isa> {
+    sum: S::f64s,
+    error: S::f64s,
+}
+
+impl<S: Isa> Wide64<S> {
+    #[inline(always)]
+    fn rounded(self) -> S::f64s {
+        // An infinite sum has a NaN for its error.
+        let known = self.error.simd_eq(self.error);
+        self.sum + known.select(self.error, splat::<S, f64>(self.sum.token(), 0.0))
+    }
+}
+
+impl<S: Isa> Wide<S, f64> for Wide64<S> {
+    #[inline(always)]
+    fn zero(simd: S) -> Self {
+        let zero = splat::<S, f64>(simd, 0.0);
+        Self { sum: zero, error: zero }
+    }
+    /// TwoSum (Knuth, The Art of Computer Programming 2, 4.2.2, theorem B): sum + error is exact.
+    #[inline(always)]
+    fn add(&mut self, v: S::f64s) {
+        let sum = self.sum + v;
+        let v_seen = sum - self.sum;
+        self.error += (self.sum - (sum - v_seen)) + (v - v_seen);
+        self.sum = sum;
+    }
+    #[inline(always)]
+    fn store(self, dst: &mut [f64]) {
+        store::<S, f64>(self.rounded(), dst);
+    }
+    #[inline(always)]
+    fn total(self) -> f64 {
+        let mut total = Compensated::default();
+        for &x in self.sum.as_slice().iter().chain(self.error.as_slice()) {
+            total.add(x);
+        }
+        total.value()
+    }
+}
+
+/// The lanes of a vector, added in a fixed order by halves.
+#[inline(always)]
+fn sum_lanes<S: Isa>(v: S::f64s) -> f64 {
+    let mut lanes = [0.0; 8];
+    let n = S::f64s::LEN;
+    lanes[..n].copy_from_slice(v.as_slice());
+    let [a, b, c, d, e, f, g, h] = lanes;
+    ((a + b) + (c + d)) + ((e + f) + (g + h))
+}
+
+/// A scalar sum in twice the precision (Neumaier 1974).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Compensated {
+    sum: f64,
+    error: f64,
+}
+
+impl Compensated {
+    pub(crate) fn add(&mut self, x: f64) {
+        let sum = self.sum + x;
+        let (large, small) = if self.sum.abs() >= x.abs() { (self.sum, x) } else { (x, self.sum) };
+        self.error += (large - sum) + small;
+        self.sum = sum;
+    }
+
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.add(other.sum);
+        self.error += other.error;
+    }
+
+    pub(crate) fn value(self) -> f64 {
+        // An infinite sum has a NaN for its error.
+        if self.error.is_nan() { self.sum } else { self.sum + self.error }
+    }
+}

@@ -1,0 +1,176 @@
+//! Buffers seen as rows of classes.
+//!
+//! A caller's array has any element type, byte order, alignment and strides. [`Rows`] sees it as
+//! rows (every index but the class axis) of classes, and hands out blocks of it as contiguous
+//! slices of a [`Real`] type: *lent* where the memory is that already, *staged* through a few KB of
+//! scratch where it is not. [`RowsMut`] takes blocks back the same way. Kernels see slices alone,
+//! and this file has the only pointer arithmetic.
+
+#![allow(unsafe_code, reason = "the pointer arithmetic of the crate is here")]
+
+mod copy;
+mod rows;
+
+pub use rows::{Order, Rows, RowsMut, Span, Spans, Tile, TileMut};
+
+use crate::float::{Format, Real};
+use std::marker::PhantomData;
+
+/// A strided buffer of any element type, borrowed for `'a`.
+#[derive(Clone, Debug)]
+pub struct View<'a> {
+    pub(crate) data: *const u8,
+    pub(crate) format: Format,
+    pub(crate) shape: Vec<usize>,
+    /// In bytes.
+    pub(crate) strides: Vec<isize>,
+    lifetime: PhantomData<&'a u8>,
+}
+
+/// A [`View`] to write to.
+#[derive(Debug)]
+pub struct ViewMut<'a> {
+    view: View<'a>,
+    lifetime: PhantomData<&'a mut u8>,
+}
+
+// SAFETY: a view is a shared borrow of plain numbers.
+unsafe impl Send for View<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for View<'_> {}
+
+impl<'a> View<'a> {
+    /// The view of a slice in C order.
+    ///
+    /// # Panics
+    /// Where the shape does not hold exactly the slice's elements.
+    pub fn of<F: Real>(data: &'a [F], shape: &[usize]) -> Self {
+        assert_eq!(data.len(), shape.iter().product::<usize>(), "shape {shape:?}");
+        // SAFETY: the slice holds the elements that C-order strides reach.
+        unsafe {
+            Self::from_raw(
+                data.as_ptr().cast(),
+                Format::native(F::KIND),
+                shape.to_vec(),
+                c_strides(shape, size_of::<F>()),
+            )
+        }
+    }
+
+    /// The view of class indices in C order.
+    ///
+    /// # Panics
+    /// Where the shape does not hold exactly the slice's elements.
+    pub fn of_indices(data: &'a [i64], shape: &[usize]) -> Self {
+        assert_eq!(data.len(), shape.iter().product::<usize>(), "shape {shape:?}");
+        // SAFETY: the slice holds the elements that C-order strides reach.
+        unsafe {
+            Self::from_raw(
+                data.as_ptr().cast(),
+                Format::native(crate::float::Kind::I64),
+                shape.to_vec(),
+                c_strides(shape, 8),
+            )
+        }
+    }
+
+    /// The view of memory that something else keeps.
+    ///
+    /// # Safety
+    /// For `'a`, every element that shape and strides (in bytes) reach from `data` must be
+    /// readable memory. Alignment is not needed.
+    pub unsafe fn from_raw(
+        data: *const u8,
+        format: Format,
+        shape: Vec<usize>,
+        strides: Vec<isize>,
+    ) -> Self {
+        assert_eq!(shape.len(), strides.len());
+        Self { data, format, shape, strides, lifetime: PhantomData }
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Its element type and byte order.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Elements in it.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The address of the first element.
+    pub fn address(&self) -> usize {
+        self.data.addr()
+    }
+
+    /// Whether the other view has the same elements at the same places.
+    pub fn same_memory(&self, other: &View<'_>) -> bool {
+        let steps = |v: &View<'_>| -> Vec<(usize, isize)> {
+            let pairs = v.shape.iter().copied().zip(v.strides.iter().copied());
+            pairs.filter(|(n, _)| *n != 1).collect()
+        };
+        self.data == other.data && self.format == other.format && steps(self) == steps(other)
+    }
+
+    /// All elements in C order, as `F`.
+    pub fn to_vec<F: Real>(&self) -> Vec<F> {
+        let rows = Rows::new(self.clone(), None, &Order::c(self.shape.len()));
+        let mut all = vec![F::default(); self.len()];
+        rows.stage_column(0..self.len(), &mut all);
+        all
+    }
+}
+
+impl<'a> ViewMut<'a> {
+    /// The view of a slice in C order, to write to.
+    ///
+    /// # Panics
+    /// Where the shape does not hold exactly the slice's elements.
+    pub fn of<F: Real>(data: &'a mut [F], shape: &[usize]) -> Self {
+        Self { view: View::of(data, shape), lifetime: PhantomData }
+    }
+
+    /// The view of memory that something else keeps.
+    ///
+    /// # Safety
+    /// For `'a`, every element that shape and strides reach from `data` must be memory that is
+    /// written through this view alone, and no two indices may reach the same byte. Where another
+    /// [`View`] covers the memory, it must be the same elements at the same places.
+    pub unsafe fn from_raw(
+        data: *mut u8,
+        format: Format,
+        shape: Vec<usize>,
+        strides: Vec<isize>,
+    ) -> Self {
+        // SAFETY: passed on.
+        let view = unsafe { View::from_raw(data, format, shape, strides) };
+        Self { view, lifetime: PhantomData }
+    }
+
+    /// What it would be to read.
+    pub fn as_view(&self) -> &View<'a> {
+        &self.view
+    }
+}
+
+/// The strides in bytes of an array in C order.
+pub fn c_strides(shape: &[usize], size: usize) -> Vec<isize> {
+    let mut strides = vec![0; shape.len()];
+    let mut step = size;
+    for (stride, &n) in strides.iter_mut().zip(shape).rev() {
+        *stride = step as isize;
+        step *= n.max(1);
+    }
+    strides
+}

@@ -1,0 +1,441 @@
+//! Rows of classes: lending and staging blocks, and who may write which.
+
+use super::copy::{self, Axis};
+use super::{View, ViewMut};
+use crate::float::{Format, Real};
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The order in which rows are counted: the axes besides the class axis, longest steps first, so
+/// that neighbouring rows are neighbours in memory whatever the array's order.
+#[derive(Clone, Debug)]
+pub struct Order(Vec<usize>);
+
+impl Order {
+    /// The order that suits this view.
+    pub fn of(view: &View<'_>, class_axis: Option<usize>) -> Self {
+        let mut axes: Vec<usize> = (0..view.shape.len()).filter(|a| Some(*a) != class_axis).collect();
+        axes.sort_by_key(|&a| std::cmp::Reverse(view.strides[a].unsigned_abs()));
+        Self(axes)
+    }
+
+    /// C order over `axes` axes.
+    pub fn c(axes: usize) -> Self {
+        Self((0..axes).collect())
+    }
+
+    /// The same order for a view that lacks the class axis.
+    pub fn without(&self, class_axis: usize) -> Self {
+        Self(self.0.iter().map(|&a| if a > class_axis { a - 1 } else { a }).collect())
+    }
+
+    /// The place in C order over `shape`, which lacks the class axis, of row `r`.
+    pub fn index_of(&self, shape: &[usize], mut r: usize) -> Vec<usize> {
+        let mut index = vec![0; shape.len()];
+        for &axis in self.0.iter().rev() {
+            index[axis] = r % shape[axis];
+            r /= shape[axis];
+        }
+        index
+    }
+}
+
+/// A [`View`] seen as rows of classes.
+#[derive(Clone, Debug)]
+pub struct Rows<'a> {
+    data: *const u8,
+    format: Format,
+    /// Lengths and steps (bytes) of the row axes, merged where they can be; outermost first.
+    axes: Vec<(usize, isize)>,
+    rows: usize,
+    classes: usize,
+    class_step: isize,
+    lifetime: PhantomData<&'a u8>,
+}
+
+// SAFETY: a shared borrow of plain numbers.
+unsafe impl Send for Rows<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Rows<'_> {}
+
+/// A block whose rows lie next to each other: for each class, a slice over rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile<'a, F> {
+    data: *const F,
+    rows: usize,
+    classes: usize,
+    step: isize,
+    lifetime: PhantomData<&'a [F]>,
+}
+
+impl<'a, F: Real> Tile<'a, F> {
+    /// A tile over a slice that holds `rows` elements for each class, one class after the other.
+    pub fn of(data: &'a [F], rows: usize, classes: usize) -> Self {
+        assert!(data.len() >= rows * classes);
+        Self { data: data.as_ptr(), rows, classes, step: rows as isize, lifetime: PhantomData }
+    }
+
+    /// The rows of one class.
+    #[inline(always)]
+    pub fn class(&self, class: usize) -> &'a [F] {
+        assert!(class < self.classes);
+        // SAFETY: `rows` elements lie there for every class below `classes`, for 'a.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.data.wrapping_offset(class as isize * self.step),
+                self.rows,
+            )
+        }
+    }
+}
+
+/// A [`Tile`] to write to.
+#[derive(Debug)]
+pub struct TileMut<'a, F> {
+    data: *mut F,
+    rows: usize,
+    classes: usize,
+    step: isize,
+    lifetime: PhantomData<&'a mut [F]>,
+}
+
+impl<'a, F: Real> TileMut<'a, F> {
+    /// See [`Tile::of`].
+    pub fn of(data: &'a mut [F], rows: usize, classes: usize) -> Self {
+        let Tile { step, .. } = Tile::of(data, rows, classes);
+        Self { data: data.as_mut_ptr(), rows, classes, step, lifetime: PhantomData }
+    }
+
+    /// The rows of one class.
+    #[inline(always)]
+    pub fn class(&mut self, class: usize) -> &mut [F] {
+        assert!(class < self.classes);
+        // SAFETY: `rows` elements lie there for every class below `classes`, borrowed with self.
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.data.wrapping_offset(class as isize * self.step),
+                self.rows,
+            )
+        }
+    }
+}
+
+impl<'a> Rows<'a> {
+    /// Sees a view as rows along `class_axis`, counted in `order`; without a class axis each
+    /// element is a row of one class.
+    pub fn new(view: View<'a>, class_axis: Option<usize>, order: &Order) -> Self {
+        let mut axes: Vec<(usize, isize)> = Vec::with_capacity(order.0.len());
+        for &a in &order.0 {
+            let (n, step) = (view.shape[a], view.strides[a]);
+            match axes.last_mut() {
+                _ if n == 1 => {}
+                Some((m, outer)) if *outer == step * n as isize => {
+                    *m *= n;
+                    *outer = step;
+                }
+                _ => axes.push((n, step)),
+            }
+        }
+        let (classes, class_step) =
+            class_axis.map_or((1, 0), |a| (view.shape[a], view.strides[a]));
+        Self {
+            data: view.data,
+            format: view.format,
+            rows: axes.iter().map(|(n, _)| n).product(),
+            axes,
+            classes,
+            class_step,
+            lifetime: PhantomData,
+        }
+    }
+
+    /// How many rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// How many classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Whether these are floats of `F`'s own format, aligned: what can be lent as they lie.
+    fn is_native<F: Real>(&self) -> bool {
+        let size = size_of::<F>();
+        self.format == Format::native(F::KIND)
+            && self.data.addr().is_multiple_of(size)
+            && self.class_step.unsigned_abs().is_multiple_of(size)
+            && self.axes.iter().all(|(_, step)| step.unsigned_abs().is_multiple_of(size))
+    }
+
+    /// Whether [`Self::row`] lends: the classes of a row lie next to each other.
+    pub fn lends_rows<F: Real>(&self) -> bool {
+        self.is_native::<F>() && (self.class_step == size_of::<F>() as isize || self.classes == 1)
+    }
+
+    /// Whether [`Self::tile`] lends: rows lie next to each other, runs of at least `rows` of them.
+    pub fn lends_tiles<F: Real>(&self, rows: usize) -> bool {
+        self.is_native::<F>()
+            && self
+                .axes
+                .last()
+                .is_some_and(|(n, step)| *step == size_of::<F>() as isize && *n >= rows)
+    }
+
+    /// Whether neighbours in memory are classes of one row rather than rows.
+    pub fn classes_are_close(&self) -> bool {
+        let row_step = self.axes.last().map_or(isize::MAX, |(_, step)| *step);
+        self.class_step.unsigned_abs() <= row_step.unsigned_abs()
+    }
+
+    /// How many rows from `row` on lie one step apart.
+    pub fn run(&self, row: usize) -> usize {
+        self.axes.last().map_or(self.rows - row, |(n, _)| n - row % n)
+    }
+
+    /// The address of a row's first class.
+    #[inline(always)]
+    fn at(&self, row: usize) -> *const u8 {
+        let mut offset = 0;
+        let mut rest = row;
+        if let [outer @ .., (_, step)] = self.axes.as_slice() {
+            if outer.is_empty() {
+                return self.data.wrapping_offset(row as isize * step);
+            }
+            for (n, step) in self.axes.iter().rev() {
+                offset += (rest % n) as isize * step;
+                rest /= n;
+            }
+        }
+        self.data.wrapping_offset(offset)
+    }
+
+    /// Calls `f(first, rows, address, step)` for each run of rows that lie one step apart.
+    fn runs(&self, rows: Range<usize>, mut f: impl FnMut(usize, usize, *const u8, isize)) {
+        assert!(rows.end <= self.rows);
+        let step = self.axes.last().map_or(0, |(_, step)| *step);
+        let mut row = rows.start;
+        while row < rows.end {
+            let n = self.run(row).min(rows.end - row);
+            f(row - rows.start, n, self.at(row), step);
+            row += n;
+        }
+    }
+
+    /// A row's classes, where they lie.
+    ///
+    /// # Panics
+    /// Unless [`Self::lends_rows`].
+    #[inline(always)]
+    pub fn row<F: Real>(&self, row: usize, classes: Range<usize>) -> &'a [F] {
+        assert!(self.lends_rows::<F>() && row < self.rows);
+        assert!(classes.start <= classes.end && classes.end <= self.classes);
+        let at = self.at(row).cast::<F>().wrapping_add(classes.start);
+        // SAFETY: in bounds, native, aligned and contiguous, as asserted; readable for 'a by the
+        // view's contract.
+        unsafe { std::slice::from_raw_parts(at, classes.len()) }
+    }
+
+    /// A block of rows, where they lie; they must be in one [`Self::run`].
+    ///
+    /// # Panics
+    /// Unless [`Self::lends_tiles`].
+    pub fn tile<F: Real>(&self, rows: Range<usize>, classes: Range<usize>) -> Tile<'a, F> {
+        assert!(self.lends_tiles::<F>(0) && self.run(rows.start) >= rows.len());
+        assert!(classes.end <= self.classes && rows.end <= self.rows);
+        let at = self.at(rows.start).wrapping_offset(classes.start as isize * self.class_step);
+        Tile {
+            data: at.cast(),
+            rows: rows.len(),
+            classes: classes.len(),
+            step: self.class_step / size_of::<F>() as isize,
+            lifetime: PhantomData,
+        }
+    }
+
+    /// Copies a block to `dst`, where a row's classes are `class_step` apart and rows `row_step`.
+    pub fn stage<F: Real>(
+        &self,
+        rows: Range<usize>,
+        classes: Range<usize>,
+        row_step: usize,
+        class_step: usize,
+        dst: &mut [F],
+    ) {
+        assert!(classes.end <= self.classes);
+        self.runs(rows, |first, n, at, step| {
+            let at = at.wrapping_offset(classes.start as isize * self.class_step);
+            let along_rows = Axis { len: n, far: step, near: row_step };
+            let along_classes = Axis { len: classes.len(), far: self.class_step, near: class_step };
+            // SAFETY: rows and classes are in bounds, so the view's contract covers them.
+            unsafe {
+                copy::gather(self.format, at, along_rows, along_classes, &mut dst[first * row_step..]);
+            }
+        });
+    }
+
+    /// One class of a row, as `F`.
+    pub fn pick<F: Real>(&self, row: usize, class: usize) -> F {
+        let mut x = [F::default()];
+        self.stage(row..row + 1, class..class + 1, 1, 1, &mut x);
+        x[0]
+    }
+
+    /// Copies rows of one class.
+    pub fn stage_column<F: Real>(&self, rows: Range<usize>, dst: &mut [F]) {
+        self.stage(rows, 0..1, 1, 1, dst);
+    }
+
+    /// Copies class indices; one that `i64` cannot hold becomes its maximum.
+    pub fn stage_indices(&self, rows: Range<usize>, dst: &mut [i64]) {
+        assert!(dst.len() >= rows.len());
+        self.runs(rows, |first, n, at, step| {
+            // SAFETY: rows are in bounds, so the view's contract covers them.
+            unsafe {
+                copy::gather_indices(self.format, at, step, &mut dst[first..first + n]);
+            }
+        });
+    }
+
+    /// One class index, whole.
+    pub fn index(&self, row: usize) -> i128 {
+        assert!(row < self.rows);
+        // SAFETY: the row is in bounds, so the view's contract covers it.
+        unsafe { copy::read_index(self.format, self.at(row)) }
+    }
+}
+
+/// [`Rows`] to write to, through the [`Span`]s of a [`Spans`].
+#[derive(Debug)]
+pub struct RowsMut<'a> {
+    rows: Rows<'a>,
+    lifetime: PhantomData<&'a mut u8>,
+}
+
+impl<'a> RowsMut<'a> {
+    /// See [`Rows::new`].
+    pub fn new(view: ViewMut<'a>, class_axis: Option<usize>, order: &Order) -> Self {
+        Self { rows: Rows::new(view.view, class_axis, order), lifetime: PhantomData }
+    }
+
+    /// What it would be to read.
+    pub fn as_rows(&self) -> &Rows<'a> {
+        &self.rows
+    }
+}
+
+/// The outputs of a call, cut into spans of rows that are handed out once each: whoever holds a
+/// [`Span`] may write its rows, and nobody else can.
+#[derive(Debug)]
+pub struct Spans<'a> {
+    outputs: Vec<RowsMut<'a>>,
+    rows: usize,
+    step: usize,
+    next: AtomicUsize,
+}
+
+/// The right to write some rows of the outputs.
+#[derive(Debug)]
+pub struct Span<'s> {
+    outputs: &'s [RowsMut<'s>],
+    rows: Range<usize>,
+    index: usize,
+}
+
+impl<'a> Spans<'a> {
+    /// Cuts `rows` into spans of `step`.
+    pub fn new(rows: usize, step: usize, outputs: Vec<RowsMut<'a>>) -> Self {
+        assert!(outputs.iter().all(|o| o.rows.rows == rows));
+        Self { outputs, rows, step: step.max(1), next: AtomicUsize::new(0) }
+    }
+
+    /// How many spans there are in all.
+    pub fn count(&self) -> usize {
+        self.rows.div_ceil(self.step)
+    }
+
+    /// The next span that nobody has.
+    pub fn claim(&self) -> Option<Span<'_>> {
+        let index = self.next.fetch_add(1, Ordering::Relaxed);
+        if index >= self.count() {
+            return None;
+        }
+        let start = index * self.step;
+        let rows = start..(start + self.step).min(self.rows);
+        Some(Span { outputs: &self.outputs, rows, index })
+    }
+}
+
+impl Span<'_> {
+    /// Its rows.
+    pub fn rows(&self) -> Range<usize> {
+        self.rows.clone()
+    }
+
+    /// Its place among the spans.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// How an output's memory lies.
+    pub fn shape_of(&self, output: usize) -> &Rows<'_> {
+        &self.outputs[output].rows
+    }
+
+    fn check(&self, rows: &Range<usize>) {
+        assert!(self.rows.start <= rows.start && rows.end <= self.rows.end);
+    }
+
+    /// [`Rows::row`], to write.
+    #[inline(always)]
+    pub fn row_mut<F: Real>(&mut self, output: usize, row: usize, classes: Range<usize>) -> &mut [F] {
+        self.check(&(row..row + 1));
+        let slice: &[F] = self.outputs[output].rows.row(row, classes);
+        // SAFETY: the span alone may write its rows, and is borrowed for as long as the slice.
+        unsafe { std::slice::from_raw_parts_mut(slice.as_ptr().cast_mut(), slice.len()) }
+    }
+
+    /// [`Rows::tile`], to write.
+    pub fn tile_mut<F: Real>(
+        &mut self,
+        output: usize,
+        rows: Range<usize>,
+        classes: Range<usize>,
+    ) -> TileMut<'_, F> {
+        self.check(&rows);
+        let tile: Tile<'_, F> = self.outputs[output].rows.tile(rows, classes);
+        let Tile { data, rows, classes, step, .. } = tile;
+        // The span alone may write its rows, and is borrowed for as long as the tile.
+        TileMut { data: data.cast_mut(), rows, classes, step, lifetime: PhantomData }
+    }
+
+    /// The reverse of [`Rows::stage`].
+    pub fn write<F: Real>(
+        &mut self,
+        output: usize,
+        rows: Range<usize>,
+        classes: Range<usize>,
+        row_step: usize,
+        class_step: usize,
+        src: &[F],
+    ) {
+        self.check(&rows);
+        let to = &self.outputs[output].rows;
+        assert!(classes.end <= to.classes);
+        to.runs(rows, |first, n, at, step| {
+            let at = at.wrapping_offset(classes.start as isize * to.class_step).cast_mut();
+            let along_rows = Axis { len: n, far: step, near: row_step };
+            let along_classes = Axis { len: classes.len(), far: to.class_step, near: class_step };
+            // SAFETY: in bounds, so the view's contract covers it; the span alone may write here.
+            unsafe {
+                copy::scatter(to.format, at, along_rows, along_classes, &src[first * row_step..]);
+            }
+        });
+    }
+
+    /// Writes rows of one class.
+    pub fn write_column<F: Real>(&mut self, output: usize, rows: Range<usize>, src: &[F]) {
+        self.write(output, rows, 0..1, 1, 1, src);
+    }
+}
