@@ -17,16 +17,17 @@ pub(crate) mod floor;
 pub(crate) mod mass;
 pub(crate) mod settle;
 mod summary;
+mod transpose;
 
 use crate::error::Result;
 use crate::float::Kind;
 use crate::pool;
 use crate::simd::sum::Compensated;
 use crate::simd::{self, Element, Isa, dispatch};
-use crate::view::{Rows, RowsMut, Span, Spans, Tile, TileMut};
+use crate::view::{Lines, LinesMut, Rows, RowsMut, Span, Spans};
 use emit::{Curvature, LogProbability, Map, Scaled, Spread};
 use mass::{Mass, Nothing, Parts, RowMass, TileMass, with_parts};
-use settle::{Coefficients, IGNORED, NO_CLASS, Settle, SettledRows, Terms, settle_rows};
+use settle::{Coefficients, IGNORED, NO_CLASS, Settle, SettledRows, Terms, settle_rows, wanted};
 use std::ops::Range;
 use std::sync::OnceLock;
 use summary::{Summaries, Summary};
@@ -105,6 +106,8 @@ struct Scratch<F> {
     part: Summaries,
     terms: Terms,
     settled: SettledRows,
+    /// Of the group's losses.
+    sum: f64,
 }
 
 impl<'a, F: Element, L: Settle> Job<'a, F, L> {
@@ -160,8 +163,9 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         if along {
             (GROUP / classes).clamp(1, 16)
         } else {
-            let rows = self.input.rows().next_multiple_of(PAD);
-            (TILE / classes / PAD * PAD).clamp(PAD, 1024).min(rows.max(PAD))
+            // An odd number of cache lines needs no padding: see across::step.
+            let lines = (TILE / classes / PAD).clamp(1, 64).min(self.input.rows().div_ceil(PAD));
+            (lines.max(1) - 1 | 1) * PAD
         }
     }
 
@@ -190,11 +194,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
             } else {
                 with_parts!(&self.mass, P => self.across::<P>(span, at..end, scratch));
             }
-            for (loss, target) in scratch.settled.loss[..n].iter().zip(&scratch.terms.target) {
-                if *target != IGNORED {
-                    sum.add(*loss);
-                }
-            }
+            sum.add(scratch.sum);
             at = end;
         }
         if self.stream {
@@ -203,14 +203,28 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         sum
     }
 
+    /// Whether an output is but a factor times the exponentials.
+    fn is_plain(&self, emission: Emission) -> bool {
+        match emission {
+            Emission::Softmax => true,
+            Emission::Gradient => self.mass.is_none(),
+            Emission::LogSoftmax => false,
+        }
+    }
+
     /// The second movement, and the losses written.
     fn settle(&self, span: &mut Span<'_>, rows: Range<usize>, s: &mut Scratch<F>) {
         let n = rows.len();
-        settle_rows(&self.settle, &s.summaries, &s.terms, n, &mut s.settled);
+        let plain = self.first.is_some_and(|(emission, _)| self.is_plain(emission));
+        let wanted = match (self.first.is_some(), self.second.is_some()) {
+            (false, false) => wanted::LOSS,
+            (true, false) if plain => wanted::FACTOR,
+            _ => wanted::ALL,
+        };
+        s.sum = settle_rows::<F, L>(&self.settle, &s.summaries, &s.terms, n, wanted, &mut s.settled);
         if let Some(output) = self.loss {
-            let losses = s.settled.loss[..n].iter().zip(&s.terms.target);
             s.out.clear();
-            s.out.extend(losses.map(|(l, t)| F::of(if *t == IGNORED { 0.0 } else { *l })));
+            s.out.extend(s.settled.loss[..n].iter().map(|l| F::of(*l)));
             span.write_column(output, rows, &s.out);
         }
     }
@@ -323,7 +337,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let target = usize::try_from(s.terms.target[i]).ok().filter(|t| block.contains(t));
         if let (Some(target), Emission::Gradient) = (target, emission) {
             let e = &mut e[target - block.start];
-            *e = F::of(s.settled.keep[i].mul_add(e.wide(), s.settled.patch[i] / scale));
+            *e = F::of(s.settled.keep[i] * e.wide() + s.settled.patch[i] / scale);
         }
         if spread {
             let mass = self.row_mass::<P>(row, block.clone(), &mut s.q);
@@ -393,37 +407,30 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
     fn across<P: Parts>(&self, span: &mut Span<'_>, rows: Range<usize>, s: &mut Scratch<F>) {
         let classes = self.input.classes();
         let n = rows.len();
+        let step = across::step(n);
         let writes = self.first.is_some() || self.second.is_some();
-        let width = if n * classes <= TILE_KEPT { classes } else { (TILE / n).max(1) };
+        let width = if step * classes <= TILE_KEPT { classes } else { (TILE / step).max(1) };
         let keeps = width >= classes;
-        s.e.resize(if writes { n * width } else { 0 }, F::of(0.0));
-        let tiles = || (0..classes).step_by(width.max(1)).map(|c| c..(c + width).min(classes));
+        resize(&mut s.e, if writes { step * width } else { 0 });
         if classes == 0 {
-            for i in 0..n {
-                s.summaries.set(i, Summary::EMPTY);
-            }
+            (0..n).for_each(|i| s.summaries.set(i, Summary::EMPTY));
         }
-        for block in tiles() {
-            let x = lend_or_stage_tile(&self.input, rows.clone(), block.clone(), &mut s.x, false);
+        for block in tiles(classes, width) {
+            stage_tile(&self.input, rows.clone(), block.clone(), &mut s.x);
             let mass = self.tile_mass::<P>(rows.clone(), block.clone(), &mut s.q);
-            let size = (n, block.len());
+            let size = across::Size { rows: n, classes: block.len() };
             let into = if block.start == 0 { &mut s.summaries } else { &mut s.part };
             if writes && keeps {
-                across::summarise::<P, F, true>(&x, size, &s.headroom, &mass, &mut s.e, into);
+                across::summarise::<P, F, true>(&s.x, size, &s.headroom, &mass, &mut s.e, into);
             } else {
-                across::summarise::<P, F, false>(&x, size, &s.headroom, &mass, &mut [], into);
+                across::summarise::<P, F, false>(&s.x, size, &s.headroom, &mass, &mut [], into);
             }
             if block.start > 0 {
                 s.summaries.merge(&s.part, 0..n);
             }
-            for (picked, target) in s.terms.picked[..n].iter_mut().zip(&s.terms.target).enumerate().filter_map(
-                |(i, (picked, target))| {
-                    let target = usize::try_from(*target).ok().filter(|t| block.contains(t))?;
-                    Some((picked, (i, target - block.start)))
-                },
-            ) {
-                *picked = x.class(target.1)[target.0].wide();
-            }
+            let Terms { target, picked, .. } = &mut s.terms;
+            let x = s.x.as_slice();
+            targets_in(&target[..n], &block, |i, class| picked[i] = x[class * step + i].wide());
         }
         self.settle(span, rows.clone(), s);
         if !writes {
@@ -436,12 +443,12 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
             s.ignored.extend(s.terms.target[..n].iter().map(flag));
             s.ignored.resize(n + PAD, F::of(0.0));
         }
-        for block in tiles() {
+        for block in tiles(classes, width) {
             self.emit_tile::<P>(span, rows.clone(), block, (keeps, any_ignored), s);
         }
     }
 
-    /// The third movement of a tile.
+    /// The third movement of a tile. Where exponentials were kept, so were logits.
     fn emit_tile<P: Parts>(
         &self,
         span: &mut Span<'_>,
@@ -450,73 +457,67 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         (keeps, any_ignored): (bool, bool),
         s: &mut Scratch<F>,
     ) {
-        let size = (rows.len(), block.len());
-        let first = self.first.map(|(emission, _)| emission);
-        let spread = first == Some(Emission::Gradient) && P::USED;
-        let log = first == Some(Emission::LogSoftmax);
-        let needs_logits = !keeps || self.second.is_some() || log || spread;
-        let e = &mut s.e[..size.0 * size.1];
-        let x = if needs_logits {
-            lend_or_stage_tile(&self.input, rows.clone(), block.clone(), &mut s.x, self.in_place)
-        } else {
-            Tile::of(&[], 0, 0)
-        };
+        let n = rows.len();
+        let step = across::step(n);
+        let e = &mut s.e[..step * block.len()];
         if !keeps {
-            across::exponentials(&x, size, &s.headroom, &s.summaries, e);
+            stage_tile(&self.input, rows.clone(), block.clone(), &mut s.x);
+            let size = across::Size { rows: n, classes: block.len() };
+            across::exponentials(&s.x, size, &s.headroom, &s.summaries, e);
         }
         let ignored = any_ignored.then_some(s.ignored.as_slice());
-        let none = TileMass { soft: None, weight: &[], share: F::of(0.0), base: F::of(0.0) };
+        let none = TileMass { soft: &[], weight: &[], share: F::of(0.0), base: F::of(0.0) };
+        let at = (rows.clone(), block.clone());
         if let Some(output) = self.second {
-            narrow(&s.settled.coefficients[1], size.0, &mut s.coefficients);
-            let from = TileSources { c: coefficients(&s.coefficients), ignored, e, x, mass: none };
-            self.emit_tile_to::<Curvature, Nothing>(span, output, (rows.clone(), block.clone()), &from, &mut s.out);
+            let coefficients = narrow(&s.settled.coefficients[1], n, true, &mut s.coefficients);
+            let from = across::Sources { coefficients, ignored, e, x: &s.x, mass: none };
+            self.emit_to::<Curvature, Nothing>(span, output, at.clone(), &from, &mut s.out);
         }
         let Some((emission, output)) = self.first else { return };
-        narrow(&s.settled.coefficients[0], size.0, &mut s.coefficients);
         if emission == Emission::Gradient {
-            for (i, target) in s.terms.target[..size.0].iter().enumerate() {
-                if let Some(t) = usize::try_from(*target).ok().filter(|t| block.contains(t)) {
-                    let e = &mut e[(t - block.start) * size.0 + i];
-                    *e = F::of(s.settled.keep[i].mul_add(e.wide(), s.settled.patch[i]));
-                }
-            }
+            let (keep, patch) = (&s.settled.keep[..n], &s.settled.patch[..n]);
+            targets_in(&s.terms.target[..n], &block, |i, class| {
+                let e = &mut e[class * step + i];
+                *e = F::of(keep[i] * e.wide() + patch[i]);
+            });
         }
-        let c = coefficients(&s.coefficients);
-        let at = (rows.clone(), block.clone());
-        if log {
-            let from = TileSources { c, ignored, e, x, mass: none };
-            self.emit_tile_to::<LogProbability, Nothing>(span, output, at, &from, &mut s.out);
-        } else if spread {
-            let mass = self.tile_mass::<P>(rows, block, &mut s.q);
-            let from = TileSources { c, ignored, e, x, mass };
-            self.emit_tile_to::<Spread<P>, P>(span, output, at, &from, &mut s.out);
+        let plain = self.is_plain(emission);
+        let coefficients = narrow(&s.settled.coefficients[0], n, !plain, &mut s.coefficients);
+        let mut from = across::Sources { coefficients, ignored, e, x: &s.x, mass: none };
+        if emission == Emission::LogSoftmax {
+            self.emit_to::<LogProbability, Nothing>(span, output, at, &from, &mut s.out);
+        } else if emission == Emission::Gradient && P::USED {
+            from.mass = self.tile_mass::<P>(rows, block, &mut s.q);
+            self.emit_to::<Spread<P>, P>(span, output, at, &from, &mut s.out);
         } else {
-            let from = TileSources { c, ignored, e, x, mass: none };
-            self.emit_tile_to::<Scaled, Nothing>(span, output, at, &from, &mut s.out);
+            self.emit_to::<Scaled, Nothing>(span, output, at, &from, &mut s.out);
         }
     }
 
     /// Writes a tile of an output: where it lies, or through a staged copy.
-    fn emit_tile_to<M: Map, P: Parts>(
+    fn emit_to<M: Map, P: Parts>(
         &self,
         span: &mut Span<'_>,
         output: usize,
         (rows, block): (Range<usize>, Range<usize>),
-        from: &TileSources<'_, F>,
+        from: &across::Sources<'_, F>,
         staged: &mut Vec<F>,
     ) {
-        let size = (rows.len(), block.len());
-        let e = Tile::of(from.e, size.0, size.1);
-        let shape = span.shape_of(output);
-        let lends = shape.lends_tiles::<F>(0) && shape.run(rows.start) >= rows.len();
-        if lends {
-            let mut out = span.tile_mut(output, rows, block);
-            across::emit::<M, P, F>(&from.c, from.ignored, &e, &from.x, &from.mass, &mut out, size);
+        let n = rows.len();
+        if span.shape_of(output).lends_columns::<F>(&rows) {
+            let mut out = span.lines_of_rows_mut(output, rows, block);
+            across::emit::<M, P, F>(from, n, &mut out, self.stream);
+            return;
+        }
+        let step = across::step(n);
+        resize(staged, step * block.len());
+        let mut out = LinesMut::of(staged, n, block.len(), step);
+        across::emit::<M, P, F>(from, n, &mut out, false);
+        if span.shape_of(output).lends_block::<F>(&rows) {
+            let lines = Lines::of(staged, n, block.len(), step);
+            transpose::transpose(&lines, &mut span.lines_of_classes_mut(output, rows, block));
         } else {
-            staged.resize(size.0 * size.1, F::of(0.0));
-            let mut out = TileMut::of(staged, size.0, size.1);
-            across::emit::<M, P, F>(&from.c, from.ignored, &e, &from.x, &from.mass, &mut out, size);
-            span.write(output, rows, block, 1, size.0, staged);
+            span.write(output, rows, block, 1, step, staged);
         }
     }
 
@@ -528,22 +529,18 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         staged: &'b mut Vec<F>,
     ) -> TileMass<'b, F> {
         let Some(mass) = &self.mass else {
-            return TileMass { soft: None, weight: &[], share: F::of(0.0), base: F::of(0.0) };
+            return TileMass { soft: &[], weight: &[], share: F::of(0.0), base: F::of(0.0) };
         };
-        let soft =
-            mass.soft.as_ref().map(|q| lend_or_stage_tile(q, rows, block.clone(), staged, false));
+        let soft: &[F] = match &mass.soft {
+            Some(soft) => {
+                stage_tile(soft, rows, block.clone(), staged);
+                staged
+            }
+            None => &[],
+        };
         let weight: &[F] = mass.weight.as_ref().map_or(&[], |w| &w[block]);
         TileMass { soft, weight, share: mass.share, base: mass.base }
     }
-}
-
-/// The inputs of an output's tile.
-struct TileSources<'b, F> {
-    c: Coefficients<&'b [F]>,
-    ignored: Option<&'b [F]>,
-    e: &'b [F],
-    x: Tile<'b, F>,
-    mass: TileMass<'b, F>,
 }
 
 impl<F: Element> RowMass<'_, F> {
@@ -604,36 +601,65 @@ fn lend_or_stage<'b, F: Element>(
     &staged[..n]
 }
 
-/// A block of rows as it lies, or a copy; always a copy where `copy`.
-fn lend_or_stage_tile<'b, F: Element>(
-    from: &Rows<'b>,
-    rows: Range<usize>,
-    block: Range<usize>,
-    staged: &'b mut Vec<F>,
-    copy: bool,
-) -> Tile<'b, F> {
-    if !copy && from.lends_tiles::<F>(0) && from.run(rows.start) >= rows.len() {
-        return from.tile(rows, block);
-    }
-    let (n, width) = (rows.len(), block.len());
-    if staged.len() < n * width {
-        staged.resize(n * width, F::of(0.0));
-    }
-    from.stage(rows, block, 1, n, staged);
-    Tile::of(staged, n, width)
+/// Blocks of `width` classes.
+fn tiles(classes: usize, width: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..classes).step_by(width.max(1)).map(move |start| start..(start + width).min(classes))
 }
 
-/// Coefficients in the kernel's type, padded to whole vectors.
-fn narrow<F: Element>(wide: &[Vec<f64>; 4], rows: usize, out: &mut [Vec<F>; 4]) {
-    for (wide, out) in wide.iter().zip(out) {
+/// Calls `f(row, class)` for rows whose target class is in a block, with its place there.
+#[inline(always)]
+fn targets_in(target: &[i64], block: &Range<usize>, mut f: impl FnMut(usize, usize)) {
+    let (start, len) = (block.start as i64, block.len() as u64);
+    for (i, t) in target.iter().enumerate() {
+        // A negative difference is a large number; no class is near its end.
+        let at = t.wrapping_sub(start) as u64;
+        if at < len {
+            f(i, at as usize);
+        }
+    }
+}
+
+/// Copies a block to a tile. Neighbouring classes are worth a copy of their own, but also
+/// neighbouring rows: classes that lie a power of two apart share a set of the cache, and read one
+/// class after the other they need no more than a line of it.
+fn stage_tile<F: Element>(
+    from: &Rows<'_>,
+    rows: Range<usize>,
+    block: Range<usize>,
+    tile: &mut Vec<F>,
+) {
+    let n = rows.len();
+    let step = across::step(n);
+    resize(tile, step * block.len());
+    if from.lends_block::<F>(&rows) && block.len() > 1 {
+        let mut to = LinesMut::of(tile, n, block.len(), step);
+        transpose::transpose(&from.lines_of_classes(rows, block), &mut to);
+    } else {
+        from.stage(rows, block, 1, step, tile);
+    }
+}
+
+/// Makes a slice at least so long.
+fn resize<F: Element>(v: &mut Vec<F>, len: usize) {
+    if v.len() < len {
+        v.resize(len, F::of(0.0));
+    }
+}
+
+/// Coefficients in the kernel's type, padded to whole vectors; of a plain factor, that alone.
+fn narrow<'b, F: Element>(
+    wide: &[Vec<f64>; 4],
+    rows: usize,
+    all: bool,
+    out: &'b mut [Vec<F>; 4],
+) -> Coefficients<&'b [F]> {
+    let fields = if all { 4 } else { 1 };
+    for (wide, out) in wide.iter().zip(&mut *out).take(fields) {
         out.clear();
         out.extend(wide[..rows].iter().map(|v| F::of(*v)));
         out.resize(rows + PAD, F::of(0.0));
     }
-}
-
-fn coefficients<F>(c: &[Vec<F>; 4]) -> Coefficients<&[F]> {
-    let [a, b, max, at_max] = c;
+    let [a, b, max, at_max] = out;
     Coefficients { a, b, max, at_max }
 }
 

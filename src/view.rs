@@ -11,7 +11,7 @@
 mod copy;
 mod rows;
 
-pub use rows::{Order, Rows, RowsMut, Span, Spans, Tile, TileMut};
+pub use rows::{Lines, LinesMut, Order, Rows, RowsMut, Span, Spans};
 
 use crate::float::{Format, Real};
 use std::marker::PhantomData;

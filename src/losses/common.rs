@@ -147,22 +147,26 @@ impl Targets<'_> {
         let n = rows.len();
         self.target.stage_indices(rows.clone(), &mut terms.target[..n]);
         self.upstream.fill(rows, self.denominator, &mut terms.upstream);
-        for i in 0..n {
-            let class = terms.target[i];
-            if class == self.ignore_index {
-                terms.target[i] = IGNORED;
-                terms.hard[i] = 0.0;
-                continue;
-            }
+        let (target, hard, live) =
+            (&mut terms.target[..n], &mut terms.hard[..n], &mut terms.live[..n]);
+        for ((class, hard), live) in target.iter_mut().zip(hard).zip(live) {
+            let counts = *class != self.ignore_index;
+            let known = (*class as u64) < self.classes as u64;
             // Every class was checked; one that another thread has changed since becomes NaN.
-            let known = usize::try_from(class).ok().filter(|c| *c < self.classes);
-            let weight = match (&self.weight, known) {
-                (_, None) => f64::NAN,
-                (Some(weight), Some(class)) => weight[class],
-                (None, _) => 1.0,
+            let weight = match &self.weight {
+                _ if !known => f64::NAN,
+                Some(weight) => weight[*class as usize],
+                None => 1.0,
             };
-            terms.target[i] = if known.is_some() { class } else { NO_CLASS };
-            terms.hard[i] = self.share * weight;
+            *hard = if counts { self.share * weight } else { 0.0 };
+            *live = f64::from(u8::from(counts));
+            *class = if !counts {
+                IGNORED
+            } else if known {
+                *class
+            } else {
+                NO_CLASS
+            };
         }
     }
 }

@@ -54,6 +54,7 @@ impl Settle for CrossEntropy<'_> {
                 let n = rows.len();
                 terms.target[..n].fill(NO_CLASS);
                 terms.hard[..n].fill(0.0);
+                terms.live[..n].fill(1.0);
                 upstream.fill(rows, *denominator, &mut terms.upstream);
             }
         }

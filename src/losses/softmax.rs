@@ -17,6 +17,7 @@ impl Settle for Distribution {
     fn terms(&self, rows: Range<usize>, terms: &mut Terms) {
         terms.target[..rows.len()].fill(NO_CLASS);
         terms.upstream[..rows.len()].fill(1.0);
+        terms.live[..rows.len()].fill(1.0);
     }
 
     #[inline(always)]

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// The array as one column of rows.
 fn column<'a>(view: &View<'a>) -> Result<Rows<'a>> {
     let rows = Rows::new(view.clone(), None, &Order::c(view.shape().len()));
-    if rows.lends_tiles::<f32>(view.len()) {
+    if rows.lends_columns::<f32>(&(0..view.len())) {
         Ok(rows)
     } else {
         Err(Error::Value("array must be contiguous float32".into()))
@@ -30,8 +30,8 @@ pub(crate) fn read(view: &View<'_>, interrupted: &dyn Fn() -> bool) -> Result<f3
     let largest = AtomicU32::new(0);
     let spans = Spans::new(rows.rows(), SPAN, Vec::new());
     pool::run(&spans, true, interrupted, |span, (): &mut ()| {
-        let x = rows.tile::<f32>(span.rows(), 0..1);
-        let max = along::largest(x.class(0));
+        let x = rows.lines_of_rows::<f32>(span.rows(), 0..1);
+        let max = along::largest(x.line(0));
         largest.fetch_max(max.max(0.0).to_bits(), Ordering::Relaxed);
     })?;
     Ok(f32::from_bits(largest.into_inner()))
@@ -49,10 +49,10 @@ pub(crate) fn copy(from: &View<'_>, to: ViewMut<'_>, interrupted: &dyn Fn() -> b
     let c = Coefficients { a: 1.0, b: 0.0, max: 0.0, at_max: 0.0 };
     pool::run(&spans, true, interrupted, |span, (): &mut ()| {
         let all = span.rows();
-        let e = rows.tile::<f32>(all.clone(), 0..1).class(0);
+        let e = rows.lines_of_rows::<f32>(all.clone(), 0..1).line(0);
         let from = along::Sources { e, x: &[], mass: RowMass::none() };
-        let mut out = span.tile_mut::<f32>(0, all, 0..1);
-        along::emit::<Scaled, Nothing, f32>(&c, &from, out.class(0), true);
+        let mut out = span.lines_of_rows_mut::<f32>(0, all, 0..1);
+        along::emit::<Scaled, Nothing, f32>(&c, &from, out.line(0), true);
         dispatch!(simd::level(), s => s.fence());
     })
 }

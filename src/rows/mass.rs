@@ -4,7 +4,7 @@
 //! smoothed hard target (`share = 0`), class weights. Each part that is absent costs nothing.
 
 use crate::simd::{self, Element, Isa, V, splat};
-use crate::view::{Rows, Tile};
+use crate::view::Rows;
 use fearless_simd::prelude::*;
 
 /// The masses of a call.
@@ -133,25 +133,29 @@ impl<F: Element> RowMass<'_, F> {
 /// The masses of a tile: lanes are rows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TileMass<'b, F> {
-    pub(crate) soft: Option<Tile<'b, F>>,
+    /// Laid as the tile.
+    pub(crate) soft: &'b [F],
     pub(crate) weight: &'b [F],
     pub(crate) share: F,
     pub(crate) base: F,
 }
 
 impl<F: Element> TileMass<'_, F> {
-    /// The masses of a class in the rows from `at` on.
+    /// The masses of a class in the rows from `at` on, of a tile with `step` rows a class.
     #[inline(always)]
-    pub(crate) fn q<P: Parts, S: Isa>(&self, simd: S, class: usize, at: usize) -> V<F, S> {
+    pub(crate) fn q<P: Parts, S: Isa>(
+        &self,
+        simd: S,
+        class: usize,
+        step: usize,
+        at: usize,
+    ) -> V<F, S> {
         combine::<P, S, F>(
             simd,
             self.share,
             self.base,
             #[inline(always)]
-            || {
-                let tile = self.soft.as_ref().expect("soft targets have a tile");
-                load_rows(simd, tile.class(class), at)
-            },
+            || simd::load(simd, &self.soft[class * step + at..]),
             #[inline(always)]
             || splat::<S, F>(simd, self.weight[class]),
         )
@@ -170,16 +174,5 @@ pub(crate) fn load_classes<S: Isa, F: Element>(
         simd::load(simd, &from[at..])
     } else {
         F::load_partial(simd, &from[at..at + n], F::of(0.0))
-    }
-}
-
-/// A vector of rows from `at` on, zero beyond the last.
-#[inline(always)]
-pub(crate) fn load_rows<S: Isa, F: Element>(simd: S, rows: &[F], at: usize) -> V<F, S> {
-    let rows = &rows[at..];
-    if rows.len() >= simd::lanes::<S, F>() {
-        simd::load(simd, rows)
-    } else {
-        F::load_partial(simd, rows, F::of(0.0))
     }
 }

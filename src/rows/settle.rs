@@ -4,7 +4,8 @@
 use super::summary::Summaries;
 use crate::simd::exp::Shift;
 use crate::simd::log1p::log1p;
-use crate::simd::{self, Isa, dispatch};
+use crate::simd::sum::{Wide, Wide64};
+use crate::simd::{self, Element, Isa, dispatch};
 use fearless_simd::prelude::*;
 use std::ops::Range;
 
@@ -22,6 +23,8 @@ pub(crate) struct Terms {
     pub(crate) hard: Vec<f64>,
     /// The upstream gradient of the row's loss.
     pub(crate) upstream: Vec<f64>,
+    /// 1 where the row counts, 0 where it is ignored.
+    pub(crate) live: Vec<f64>,
     /// The target's logit.
     pub(crate) picked: Vec<f64>,
 }
@@ -29,7 +32,7 @@ pub(crate) struct Terms {
 impl Terms {
     pub(crate) fn resize(&mut self, rows: usize) {
         self.target.resize(rows, NO_CLASS);
-        for field in [&mut self.hard, &mut self.upstream, &mut self.picked] {
+        for field in [&mut self.hard, &mut self.upstream, &mut self.live, &mut self.picked] {
             field.resize(rows, 0.0);
         }
     }
@@ -92,7 +95,8 @@ pub(crate) struct Settled<T> {
 
 /// A member of the softmax family.
 pub(crate) trait Settle: Sync {
-    /// What rows bring besides their logits. Fills `target`, `hard`, `upstream` from 0 on.
+    /// What rows bring besides their logits. Fills `target`, `hard`, `upstream` and `live` from 0
+    /// on.
     fn terms(&self, rows: Range<usize>, terms: &mut Terms);
 
     /// The loss of rows and the coefficients of its derivatives.
@@ -120,37 +124,68 @@ impl SettledRows {
     }
 }
 
-/// Settles the first `rows` rows.
-pub(crate) fn settle_rows<L: Settle>(
+/// How much of [`Settled`] is wanted: the rest is not even computed.
+pub(crate) mod wanted {
+    /// The losses alone.
+    pub(crate) const LOSS: u8 = 0;
+    /// The factor of a gradient, and what becomes of the target.
+    pub(crate) const FACTOR: u8 = 1;
+    /// Everything.
+    pub(crate) const ALL: u8 = 2;
+}
+
+/// Settles the first `rows` rows; returns the sum of their losses. The loss of a row that is ignored
+/// is 0.
+pub(crate) fn settle_rows<F: Element, L: Settle>(
     loss: &L,
     summaries: &Summaries,
     terms: &Terms,
     rows: usize,
+    wanted: u8,
     out: &mut SettledRows,
-) {
+) -> f64 {
     #[inline(never)]
-    fn kernel<S: Isa, L: Settle>(
+    fn kernel<const WANTED: u8, S: Isa, F: Element, L: Settle>(
         simd: S,
         loss: &L,
         summaries: &Summaries,
         terms: &Terms,
         rows: usize,
         out: &mut SettledRows,
-    ) {
+    ) -> f64 {
         simd.vectorize(
             #[inline(always)]
             || {
-                let mut at = 0;
-                while at < rows {
-                    let row = softmax(simd, summaries, terms, at);
-                    let settled = loss.settle(simd, &row);
-                    write(settled, at, out);
-                    at += simd::lanes::<S, f64>();
+                let zero = splat(simd, 0.0);
+                let mut sum = Wide64::<S>::zero(simd);
+                for at in (0..rows).step_by(simd::lanes::<S, f64>()) {
+                    let row = softmax::<S, F>(simd, summaries, terms, at);
+                    let mut settled = loss.settle(simd, &row);
+                    let live = read(simd, &terms.live, at).simd_gt(zero);
+                    settled.loss = live.select(settled.loss, zero);
+                    // Beyond the last row are lanes that no row has.
+                    let there = (at + simd::lanes::<S, f64>()).min(rows) - at;
+                    sum.add(first::<S>(simd, settled.loss, there));
+                    write::<WANTED, S>(&settled, at, out);
                 }
+                sum.total()
             },
-        );
+        )
     }
-    dispatch!(simd::level(), s => kernel(s, loss, summaries, terms, rows, out));
+    dispatch!(simd::level(), s => match wanted {
+        wanted::LOSS => kernel::<{ wanted::LOSS }, _, F, L>(s, loss, summaries, terms, rows, out),
+        wanted::FACTOR => kernel::<{ wanted::FACTOR }, _, F, L>(s, loss, summaries, terms, rows, out),
+        _ => kernel::<{ wanted::ALL }, _, F, L>(s, loss, summaries, terms, rows, out),
+    })
+}
+
+/// The first `n` lanes, and 0 in the others.
+#[inline(always)]
+fn first<S: Isa>(simd: S, v: S::f64s, n: usize) -> S::f64s {
+    const STEPS: [f64; 16] =
+        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+    let keep = simd::load::<S, f64>(simd, &STEPS[8 - n..]).simd_gt(splat(simd, 0.0));
+    keep.select(v, splat(simd, 0.0))
 }
 
 #[inline(always)]
@@ -165,7 +200,7 @@ fn splat<S: Isa>(simd: S, v: f64) -> S::f64s {
 
 /// Reads a vector of rows. The arrays are padded to whole vectors.
 #[inline(always)]
-fn softmax<S: Isa>(simd: S, s: &Summaries, terms: &Terms, at: usize) -> Softmax<S> {
+fn softmax<S: Isa, F: Element>(simd: S, s: &Summaries, terms: &Terms, at: usize) -> Softmax<S> {
     let (max, center, ties) = (read(simd, &s.max, at), read(simd, &s.center, at), read(simd, &s.ties, at));
     // exp(max) in units; where the maximum is the center, the difference is 0, also between
     // infinities.
@@ -179,7 +214,7 @@ fn softmax<S: Isa>(simd: S, s: &Summaries, terms: &Terms, at: usize) -> Softmax<
     let alone = max.simd_gt(splat(simd, 0.0)) & ties.simd_eq(splat(simd, 1.0));
     let others = (!infinite | alone).select(others, splat(simd, f64::NAN));
     let odds = others / top;
-    let log = log1p(simd, odds);
+    let log = log1p::<S, F>(simd, odds);
     Softmax {
         max,
         others,
@@ -198,20 +233,25 @@ fn softmax<S: Isa>(simd: S, s: &Summaries, terms: &Terms, at: usize) -> Softmax<
 }
 
 #[inline(always)]
-fn write<S: Isa, T: SimdBase<S, Element = f64>>(s: Settled<T>, at: usize, out: &mut SettledRows) {
-    put(s.loss, at, &mut out.loss);
-    put(s.keep, at, &mut out.keep);
-    put(s.patch, at, &mut out.patch);
-    for (c, to) in [s.first, s.second].into_iter().zip(&mut out.coefficients) {
-        let [a, b, max, at_max] = to;
-        put(c.a, at, a);
-        put(c.b, at, b);
-        put(c.max, at, max);
-        put(c.at_max, at, at_max);
+fn write<const WANTED: u8, S: Isa>(s: &Settled<S::f64s>, at: usize, out: &mut SettledRows) {
+    put::<S>(s.loss, at, &mut out.loss);
+    if WANTED >= wanted::FACTOR {
+        put::<S>(s.keep, at, &mut out.keep);
+        put::<S>(s.patch, at, &mut out.patch);
+        put::<S>(s.first.a, at, &mut out.coefficients[0][0]);
+    }
+    if WANTED == wanted::ALL {
+        for (c, to) in [s.first, s.second].into_iter().zip(&mut out.coefficients) {
+            let [a, b, max, at_max] = to;
+            put::<S>(c.a, at, a);
+            put::<S>(c.b, at, b);
+            put::<S>(c.max, at, max);
+            put::<S>(c.at_max, at, at_max);
+        }
     }
 }
 
 #[inline(always)]
-fn put<S: Isa, T: SimdBase<S, Element = f64>>(v: T, at: usize, to: &mut [f64]) {
-    v.store_slice(&mut to[at..at + T::LEN]);
+fn put<S: Isa>(v: S::f64s, at: usize, to: &mut [f64]) {
+    simd::store::<S, f64>(v, &mut to[at..]);
 }

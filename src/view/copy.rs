@@ -168,14 +168,29 @@ pub(super) unsafe fn read_index(format: Format, src: *const u8) -> i128 {
 pub(super) unsafe fn gather_indices(format: Format, src: *const u8, step: isize, dst: &mut [i64]) {
     macro_rules! read {
         ($type:ty) => {
-            for (i, dst) in dst.iter_mut().enumerate() {
-                let at = src.wrapping_offset(i as isize * step);
-                // SAFETY: the caller's promise; unaligned reads need no alignment.
-                let x = unsafe { at.cast::<$type>().read_unaligned() };
-                let x = if format.swapped { x.swap_bytes() } else { x };
-                *dst = i64::try_from(x).unwrap_or(i64::MAX);
+            if step == size_of::<$type>() as isize && !format.swapped {
+                // The same loop, with the step known: it becomes a copy.
+                read_indices::<$type>(src, size_of::<$type>() as isize, dst, |x| x)
+            } else if format.swapped {
+                read_indices::<$type>(src, step, dst, <$type>::swap_bytes)
+            } else {
+                read_indices::<$type>(src, step, dst, |x| x)
             }
         };
+    }
+    #[inline(always)]
+    fn read_indices<T: Copy + TryInto<i64>>(
+        src: *const u8,
+        step: isize,
+        dst: &mut [i64],
+        swap: impl Fn(T) -> T,
+    ) {
+        for (i, dst) in dst.iter_mut().enumerate() {
+            let at = src.wrapping_offset(i as isize * step);
+            // SAFETY: the caller's promise; unaligned reads need no alignment.
+            let x = unsafe { at.cast::<T>().read_unaligned() };
+            *dst = swap(x).try_into().unwrap_or(i64::MAX);
+        }
     }
     match format.kind {
         Kind::I8 => read!(i8),

@@ -59,63 +59,75 @@ unsafe impl Send for Rows<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Rows<'_> {}
 
-/// A block whose rows lie next to each other: for each class, a slice over rows.
+/// A block of memory as equally long lines: the rows of each class, or the classes of each row.
 #[derive(Clone, Copy, Debug)]
-pub struct Tile<'a, F> {
+pub struct Lines<'a, F> {
     data: *const F,
-    rows: usize,
-    classes: usize,
+    len: usize,
+    count: usize,
     step: isize,
     lifetime: PhantomData<&'a [F]>,
 }
 
-impl<'a, F: Real> Tile<'a, F> {
-    /// A tile over a slice that holds `rows` elements for each class, one class after the other.
-    pub fn of(data: &'a [F], rows: usize, classes: usize) -> Self {
-        assert!(data.len() >= rows * classes);
-        Self { data: data.as_ptr(), rows, classes, step: rows as isize, lifetime: PhantomData }
+impl<'a, F: Real> Lines<'a, F> {
+    /// Lines of `len` elements in a slice that starts one every `step`.
+    pub fn of(data: &'a [F], len: usize, count: usize, step: usize) -> Self {
+        assert!(len <= step && data.len() >= count * step);
+        Self { data: data.as_ptr(), len, count, step: step as isize, lifetime: PhantomData }
     }
 
-    /// The rows of one class.
+    /// How many lines.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Elements of a line.
+    pub fn width(&self) -> usize {
+        self.len
+    }
+
+    /// One line.
     #[inline(always)]
-    pub fn class(&self, class: usize) -> &'a [F] {
-        assert!(class < self.classes);
-        // SAFETY: `rows` elements lie there for every class below `classes`, for 'a.
+    pub fn line(&self, i: usize) -> &'a [F] {
+        assert!(i < self.count);
+        // SAFETY: `len` elements lie there for every line below `count`, for 'a.
         unsafe {
-            std::slice::from_raw_parts(
-                self.data.wrapping_offset(class as isize * self.step),
-                self.rows,
-            )
+            std::slice::from_raw_parts(self.data.wrapping_offset(i as isize * self.step), self.len)
         }
     }
 }
 
-/// A [`Tile`] to write to.
+/// [`Lines`] to write to.
 #[derive(Debug)]
-pub struct TileMut<'a, F> {
+pub struct LinesMut<'a, F> {
     data: *mut F,
-    rows: usize,
-    classes: usize,
+    len: usize,
+    count: usize,
     step: isize,
     lifetime: PhantomData<&'a mut [F]>,
 }
 
-impl<'a, F: Real> TileMut<'a, F> {
-    /// See [`Tile::of`].
-    pub fn of(data: &'a mut [F], rows: usize, classes: usize) -> Self {
-        let Tile { step, .. } = Tile::of(data, rows, classes);
-        Self { data: data.as_mut_ptr(), rows, classes, step, lifetime: PhantomData }
+impl<'a, F: Real> LinesMut<'a, F> {
+    /// See [`Lines::of`].
+    pub fn of(data: &'a mut [F], len: usize, count: usize, step: usize) -> Self {
+        let Lines { step, .. } = Lines::of(data, len, count, step);
+        Self { data: data.as_mut_ptr(), len, count, step, lifetime: PhantomData }
     }
 
-    /// The rows of one class.
+    /// How many lines.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// One line.
     #[inline(always)]
-    pub fn class(&mut self, class: usize) -> &mut [F] {
-        assert!(class < self.classes);
-        // SAFETY: `rows` elements lie there for every class below `classes`, borrowed with self.
+    pub fn line(&mut self, i: usize) -> &mut [F] {
+        assert!(i < self.count);
+        // SAFETY: `len` elements lie there for every line below `count`, borrowed with self.
         unsafe {
             std::slice::from_raw_parts_mut(
-                self.data.wrapping_offset(class as isize * self.step),
-                self.rows,
+                self.data.wrapping_offset(i as isize * self.step),
+                self.len,
             )
         }
     }
@@ -174,13 +186,18 @@ impl<'a> Rows<'a> {
         self.is_native::<F>() && (self.class_step == size_of::<F>() as isize || self.classes == 1)
     }
 
-    /// Whether [`Self::tile`] lends: rows lie next to each other, runs of at least `rows` of them.
-    pub fn lends_tiles<F: Real>(&self, rows: usize) -> bool {
+    /// Whether [`Self::lines_of_rows`] lends: these rows lie next to each other.
+    pub fn lends_columns<F: Real>(&self, rows: &Range<usize>) -> bool {
+        let step = self.axes.last().map_or(size_of::<F>() as isize, |(_, step)| *step);
         self.is_native::<F>()
-            && self
-                .axes
-                .last()
-                .is_some_and(|(n, step)| *step == size_of::<F>() as isize && *n >= rows)
+            && (step == size_of::<F>() as isize || rows.len() <= 1)
+            && self.run(rows.start) >= rows.len()
+    }
+
+    /// Whether [`Self::lines_of_classes`] lends: these rows' classes lie next to each other, and
+    /// the rows at equal steps.
+    pub fn lends_block<F: Real>(&self, rows: &Range<usize>) -> bool {
+        self.lends_rows::<F>() && self.run(rows.start) >= rows.len()
     }
 
     /// Whether neighbours in memory are classes of one row rather than rows.
@@ -237,19 +254,40 @@ impl<'a> Rows<'a> {
         unsafe { std::slice::from_raw_parts(at, classes.len()) }
     }
 
-    /// A block of rows, where they lie; they must be in one [`Self::run`].
+    /// The rows of each class of a block, where they lie.
     ///
     /// # Panics
-    /// Unless [`Self::lends_tiles`].
-    pub fn tile<F: Real>(&self, rows: Range<usize>, classes: Range<usize>) -> Tile<'a, F> {
-        assert!(self.lends_tiles::<F>(0) && self.run(rows.start) >= rows.len());
-        assert!(classes.end <= self.classes && rows.end <= self.rows);
+    /// Unless [`Self::lends_columns`].
+    pub fn lines_of_rows<F: Real>(&self, rows: Range<usize>, classes: Range<usize>) -> Lines<'a, F> {
+        assert!(self.lends_columns::<F>(&rows) && rows.end <= self.rows);
+        assert!(classes.start <= classes.end && classes.end <= self.classes);
         let at = self.at(rows.start).wrapping_offset(classes.start as isize * self.class_step);
-        Tile {
+        Lines {
             data: at.cast(),
-            rows: rows.len(),
-            classes: classes.len(),
+            len: rows.len(),
+            count: classes.len(),
             step: self.class_step / size_of::<F>() as isize,
+            lifetime: PhantomData,
+        }
+    }
+
+    /// The classes of each row of a block, where they lie.
+    ///
+    /// # Panics
+    /// Unless [`Self::lends_block`].
+    pub fn lines_of_classes<F: Real>(
+        &self,
+        rows: Range<usize>,
+        classes: Range<usize>,
+    ) -> Lines<'a, F> {
+        assert!(self.lends_block::<F>(&rows) && rows.end <= self.rows);
+        assert!(classes.start <= classes.end && classes.end <= self.classes);
+        let step = self.axes.last().map_or(0, |(_, step)| *step);
+        Lines {
+            data: self.at(rows.start).cast::<F>().wrapping_add(classes.start),
+            len: classes.len(),
+            count: rows.len(),
+            step: step / size_of::<F>() as isize,
             lifetime: PhantomData,
         }
     }
@@ -396,18 +434,32 @@ impl Span<'_> {
         unsafe { std::slice::from_raw_parts_mut(slice.as_ptr().cast_mut(), slice.len()) }
     }
 
-    /// [`Rows::tile`], to write.
-    pub fn tile_mut<F: Real>(
+    /// [`Rows::lines_of_rows`], to write.
+    pub fn lines_of_rows_mut<F: Real>(
         &mut self,
         output: usize,
         rows: Range<usize>,
         classes: Range<usize>,
-    ) -> TileMut<'_, F> {
+    ) -> LinesMut<'_, F> {
         self.check(&rows);
-        let tile: Tile<'_, F> = self.outputs[output].rows.tile(rows, classes);
-        let Tile { data, rows, classes, step, .. } = tile;
-        // The span alone may write its rows, and is borrowed for as long as the tile.
-        TileMut { data: data.cast_mut(), rows, classes, step, lifetime: PhantomData }
+        self.writable(self.outputs[output].rows.lines_of_rows(rows, classes))
+    }
+
+    /// [`Rows::lines_of_classes`], to write.
+    pub fn lines_of_classes_mut<F: Real>(
+        &mut self,
+        output: usize,
+        rows: Range<usize>,
+        classes: Range<usize>,
+    ) -> LinesMut<'_, F> {
+        self.check(&rows);
+        self.writable(self.outputs[output].rows.lines_of_classes(rows, classes))
+    }
+
+    /// Lines of this span's rows, to write: the span alone may, and is borrowed for as long.
+    fn writable<F: Real>(&mut self, lines: Lines<'_, F>) -> LinesMut<'_, F> {
+        let Lines { data, len, count, step, .. } = lines;
+        LinesMut { data: data.cast_mut(), len, count, step, lifetime: PhantomData }
     }
 
     /// The reverse of [`Rows::stage`].

@@ -1,0 +1,98 @@
+"""A compact battery for one instruction set, run as a script in a process of its own.
+
+usage: python battery.py. CROSSENT_SIMD chooses the instruction set; the last line names it.
+"""
+
+import numpy as np
+import reference
+from layouts import LAYOUTS, like
+from reference import FLOATS, assert_result, assert_within
+
+import crossent
+import crossent.functional as F
+
+
+def check(x, target, **options):
+    options.setdefault("reduction", "none")
+    got = F.cross_entropy(x, target, return_grad=True, return_hess=True, **options)
+    assert_result(got, reference.cross_entropy(x, target, **options), f"{x.dtype} {x.shape}")
+
+
+def tails(rng, dtype):
+    for n in range(1, 131):
+        x = (rng.standard_normal((2, n)) * 4).astype(dtype)
+        check(x, rng.integers(0, n, 2))
+        x = (rng.standard_normal((n, 5)) * 4).astype(dtype)
+        check(x, rng.integers(0, 5, n))
+        check(np.ascontiguousarray(x.T), rng.integers(0, 5, n), axis=0)
+
+
+def ranges(rng, dtype):
+    for classes in (2, 3, 10, 17, 1000, 50257):
+        count = 200 if classes < 1000 else 5
+        for scale in (0.1, 3, 30, 100):
+            x = (rng.standard_normal((count, classes)) * scale).astype(dtype)
+            y = rng.integers(0, classes, count)
+            q = rng.dirichlet(np.ones(classes), count).astype(dtype)
+            weight = rng.uniform(0.1, 2, classes).astype(dtype)
+            check(x, y)
+            check(x, np.argmax(x.astype(np.float64), axis=1))
+            check(x, q)
+            check(x, y, label_smoothing=0.1, weight=weight)
+            check(x, y, reduction="mean")
+            if classes <= 1000:
+                check(np.ascontiguousarray(x.T), y, axis=0)
+    for shift in (-1e8, -3e4, -5000, -300, 300, 5000, 3e4, 1e8):
+        if dtype.itemsize > 2:
+            check((rng.standard_normal((20, 100)) * 20 + shift).astype(dtype), np.arange(20))
+
+
+def edges(dtype):
+    x = np.array([[1, -np.inf, 2], [0, np.inf, 0], [np.nan, 0, 0], [np.nan] * 3, [5, 5, 5]], dtype)
+    y = np.array([2, 1, 0, -100, 1])
+    check(x, y)
+    check(np.ascontiguousarray(x.T), y, axis=0)
+    grad = F.cross_entropy(x, y, return_grad=True)[1]
+    assert np.all(grad[3] == 0)
+
+
+def layouts(rng, dtype):
+    values = (rng.standard_normal((3, 40, 7)) * 3).astype(dtype)
+    y = rng.integers(0, 40, (3, 7))
+    want = reference.cross_entropy(values, y)
+    for layout in LAYOUTS:
+        x, _ = like(layout, values)
+        assert_result(F.cross_entropy(x, y, return_grad=True, return_hess=True), want)
+        assert_result(F.cross_entropy(x, y, grad_out=x), want)
+
+
+def blocks(rng, dtype):
+    for axis in (0, 1, 2):
+        x = (rng.standard_normal((5, 33, 6)) * 10).astype(dtype)
+        bar = reference.GRAD_BAR[dtype.name]
+        assert_within(F.softmax(x, axis), reference.softmax(x, axis), bar)
+        assert_within(F.log_softmax(x, axis), reference.log_softmax(x, axis), bar)
+        assert_within(F.logsumexp(x, axis), reference.logsumexp(x, axis), 4, scale=1)
+    x = rng.standard_normal((40, 9)).astype(dtype)
+    y = rng.integers(0, 9, 40)
+    got, want = (
+        F.nll_loss(x, y, reduction="none", return_grad=True),
+        reference.nll_loss(x, y, reduction="none"),
+    )
+    assert_within(got[0], want.loss, 2)
+    assert_within(got[1], want.grad, 2)
+
+
+def main():
+    rng = np.random.default_rng(7)
+    for dtype in FLOATS:
+        tails(rng, dtype)
+        ranges(rng, dtype)
+        edges(dtype)
+        layouts(rng, dtype)
+        blocks(rng, dtype)
+    print(crossent.simd_level())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Every loss of the Rust table has its function, class, stub, page and gradient test."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import crossent
+import crossent.functional as F
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+LOSSES = crossent._core.losses()
+SECTIONS = {
+    "arguments": r"Arguments|Args|Parameters",
+    "shape": r"Shapes?",
+    "errors": r"Errors|Raises",
+    "example": r"Examples?",
+    "reference": r"References?",
+}
+EVERY_LOSS = pytest.mark.parametrize("function, module", LOSSES, ids=str)
+
+
+def test_the_table_holds_this_family():
+    assert ("cross_entropy", "CrossEntropyLoss") in LOSSES
+    assert ("nll_loss", "NLLLoss") in LOSSES
+    assert len(set(LOSSES)) == len(LOSSES)
+
+
+@EVERY_LOSS
+def test_function(function, module):
+    assert inspect.isfunction(getattr(F, function))
+    assert function in F.__all__
+    assert getattr(crossent, function) is getattr(F, function)
+    assert function in crossent.__all__
+
+
+@EVERY_LOSS
+def test_class(function, module):
+    assert inspect.isclass(getattr(crossent, module))
+    assert module in crossent.__all__
+    assert inspect.getdoc(getattr(crossent, module))
+
+
+@EVERY_LOSS
+@pytest.mark.parametrize("section", SECTIONS)
+def test_docstring(function, module, section):
+    heading = re.compile(rf"^\s*(?:#+\s*)?(?:{SECTIONS[section]})\b\s*:*\s*", re.M)
+    for documented in (getattr(F, function), getattr(crossent, module)):
+        assert heading.search(inspect.getdoc(documented)), f"{documented.__name__}: no {section}"
+
+
+@EVERY_LOSS
+def test_keyword_only_additions(function, module):
+    """What every loss takes beyond torch."""
+    parameters = inspect.signature(getattr(F, function)).parameters
+    for name, default in (("return_grad", False), ("grad_output", None), ("grad_out", None)):
+        assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameters[name].default is default
+
+
+@EVERY_LOSS
+def test_stub(function, module):
+    stub = (ROOT / "python" / "crossent" / "_core.pyi").read_text()
+    assert re.search(rf"\b{function}\b", stub)
+
+
+@EVERY_LOSS
+def test_page(function, module):
+    page = (ROOT / "docs" / "losses.md").read_text()
+    assert re.search(rf"^#+ .*\b{function}\b", page, re.M)
+    assert module in page
+
+
+@EVERY_LOSS
+def test_gradient_test(function, module):
+    """A test marked with the loss's name."""
+    tests = "".join(path.read_text() for path in sorted(HERE.glob("test_*.py")))
+    assert f'@pytest.mark.gradient("{function}")' in tests
+
+
+def test_typed():
+    assert (ROOT / "python" / "crossent" / "py.typed").is_file()

@@ -1,0 +1,212 @@
+"""The same bits at any number of threads; the same bars on every instruction set; forks."""
+
+import concurrent.futures
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+from reference import assert_result, assert_within
+
+import crossent
+import crossent.functional as F
+
+HERE = Path(__file__).parent
+LEVELS = ["baseline", "avx2", "avx512"]
+NATIVE = crossent.simd_level()
+
+# (shape, class axis, input type, target): large enough to be split among threads.
+LARGE = [
+    ((4096, 1000), 1, "float32", "index"),
+    ((1000, 1000), 1, "float64", "index"),
+    ((2000, 1000), 1, "float16", "index"),
+    ((1000, 1000), 1, "float32", "probabilities"),
+    ((40, 50257), 1, "float32", "index"),
+    ((3, 400_001), 1, "float32", "index"),
+    ((2, 400_001), 1, "float64", "probabilities"),
+    ((1_000_003,), 0, "float32", "index"),
+    ((8, 21, 96, 96), 1, "float32", "index"),
+    ((1, 19, 300, 301), 1, "float64", "index"),
+    ((8, 21, 64, 64), 1, "float32", "probabilities"),
+    ((300_007, 3), 1, "float32", "index"),
+    ((10, 200_003), 0, "float32", "index"),
+    ((100, 300, 40), 2, "float32", "index"),
+    ((1000, 300), 0, "float32", "index"),
+]
+
+
+@pytest.fixture(autouse=True)
+def restore_threads():
+    before = crossent.get_num_threads()
+    yield
+    crossent.set_num_threads(before)
+
+
+def draw(rng, shape, axis, dtype, kind):
+    x = rng.standard_normal(shape, np.float32)
+    x *= 5
+    x = x.astype(reference.np.dtype(dtype))
+    if kind == "probabilities":
+        q = rng.random(shape, np.float32)
+        q /= np.sum(q, axis=axis, keepdims=True)
+        return x, q.astype(x.dtype)
+    y = np.asarray(rng.integers(0, shape[axis], shape[:axis] + shape[axis + 1 :]))
+    if y.size > 1:
+        y.flat[::7] = -100
+    return x, y
+
+
+@pytest.mark.parametrize("shape, axis, dtype, kind", LARGE, ids=str)
+def test_the_same_bits_at_any_number_of_threads(shape, axis, dtype, kind, rng):
+    x, target = draw(rng, shape, axis, dtype, kind)
+    weight = rng.uniform(0.5, 2, shape[axis]).astype(x.dtype)
+    plain = {"axis": axis}
+    rich = {"axis": axis, "reduction": "sum", "label_smoothing": 0.1, "weight": weight}
+    seen = {}
+    for threads in (1, 2, 3, 7):
+        crossent.set_num_threads(threads)
+        assert crossent.get_num_threads() == threads
+        plain_results = F.cross_entropy(x, target, return_grad=True, return_hess=True, **plain)
+        rich_results = F.cross_entropy(x, target, return_grad=True, **rich)
+        inplace = x.copy()
+        results = {
+            "mean": plain_results,
+            "sum": rich_results,
+            "none": [np.asarray(F.cross_entropy(x, target, axis=axis, reduction="none"))],
+            "in place": F.cross_entropy(inplace, target, grad_out=inplace, **plain),
+            "softmax": [F.softmax(x, axis), np.asarray(F.logsumexp(x, axis))],
+        }
+        for name, arrays in results.items():
+            blob = [np.asarray(array).tobytes() for array in arrays]
+            assert seen.setdefault(name, blob) == blob, f"{name} at {threads} threads"
+    want = reference.cross_entropy(x, target, **plain)
+    bar = 2 if dtype != "float64" else 6
+    assert_within(np.asarray(plain_results[0]), want.loss, bar)
+    assert_within(plain_results[1], want.grad, reference.GRAD_BAR[dtype], want.scale)
+    assert_within(plain_results[2], want.hess, reference.HESS_BAR[dtype])
+
+
+def run(script, *arguments, timeout=300, **environment):
+    """A Python process in the tests' folder, with more environment variables."""
+    command = [
+        sys.executable,
+        *([script] if script.endswith(".py") else ["-c", script]),
+        *arguments,
+    ]
+    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def test_this_level_is_known():
+    assert NATIVE in LEVELS
+
+
+@pytest.mark.parametrize("level", [None, *LEVELS[:-1]])
+def test_every_instruction_set(level):
+    environment = {} if level is None else {"CROSSENT_SIMD": level}
+    done = run("battery.py", **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    want = NATIVE if level is None else LEVELS[min(LEVELS.index(level), LEVELS.index(NATIVE))]
+    assert done.stdout.split()[-1] == want
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_from_the_environment(threads):
+    done = run(
+        "import crossent; print(crossent.get_num_threads())", CROSSENT_NUM_THREADS=str(threads)
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == threads
+
+
+def workload():
+    """A batch that is split among threads, whose answer is log 1000 for every row."""
+    x = np.zeros((4000, 1000), np.float32)
+    y = np.arange(4000) % 1000
+    loss, grad = F.cross_entropy(x, y, return_grad=True)
+    assert_within(np.asarray(loss), np.log(np.longdouble(1000)), 2)
+    want = (np.full((1, 1000), 1e-3) - (np.arange(1000) == 5)) / 4000
+    assert_within(grad[5:6], want, 6)
+    return float(loss)
+
+
+def _work(connection):
+    connection.send(workload())
+    connection.close()
+
+
+PARALLEL_CHILDREN = """
+import multiprocessing
+import sys
+
+import test_threads_simd as tests
+
+if __name__ == "__main__":
+    here = tests.workload()
+    context = multiprocessing.get_context(sys.argv[1])
+    for _ in range(3):
+        ours, theirs = context.Pipe()
+        child = context.Process(target=tests._work, args=(theirs,))
+        child.start()
+        theirs.close()
+        answered = ours.poll(60)
+        there = ours.recv() if answered else None
+        if not answered:
+            child.kill()
+        child.join(60)
+        assert answered, "the child hangs"
+        assert there == here and child.exitcode == 0
+    assert tests.workload() == here
+    print("done")
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_child_processes_after_a_parallel_call(method, tmp_path):
+    """A thread pool does not survive a fork: the child must not wait for it."""
+    assert method in multiprocessing.get_all_start_methods()
+    script = tmp_path / "parent.py"
+    script.write_text(PARALLEL_CHILDREN)
+    done = run(str(script), method)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.split() == ["done"]
+
+
+def test_many_python_threads_at_once(rng):
+    cases = []
+    for seed, shape in enumerate([(500, 1000), (4, 21, 64, 64), (5, 60_001), (50_000, 3)] * 4):
+        x, y = draw(np.random.default_rng(seed), shape, 1, "float32", "index")
+        cases.append((x, y))
+    alone = [F.cross_entropy(x, y, return_grad=True) for x, y in cases]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            together = pool.map(lambda case: F.cross_entropy(*case, return_grad=True), cases)
+            for got, want in zip(together, alone, strict=True):
+                assert got[0].tobytes() == want[0].tobytes()
+                assert got[1].tobytes() == want[1].tobytes()
+    for (x, y), got in list(zip(cases, alone, strict=True))[:4]:
+        assert_result(got, reference.cross_entropy(x, y))
+
+
+def test_changing_threads_while_others_compute(rng):
+    x, y = draw(rng, (2000, 500), 1, "float32", "index")
+    want = F.cross_entropy(x, y, return_grad=True)
+    assert_result(want, reference.cross_entropy(x, y))
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(F.cross_entropy, x, y, return_grad=True) for _ in range(40)]
+        for threads in (1, 3, 2, 7, 1, 4):
+            crossent.set_num_threads(threads)
+        for future in futures:
+            loss, grad = future.result(timeout=120)
+            assert loss == want[0] and grad.tobytes() == want[1].tobytes()
