@@ -4,8 +4,8 @@
 use crate::error::{Error, Result};
 use crate::pool;
 use crate::simd::sum::Compensated;
+use crate::simd;
 use crate::view::{Rows, Spans};
-use std::ops::Range;
 use std::sync::OnceLock;
 
 /// What becomes of the losses of rows.
@@ -46,24 +46,6 @@ pub enum Upstream<'a> {
     PerRow(Rows<'a>),
 }
 
-impl Upstream<'_> {
-    /// The upstream gradients of some rows' losses, divided by the denominator.
-    pub(crate) fn fill(&self, rows: Range<usize>, denominator: f64, out: &mut [f64]) {
-        // Where nothing counts there is nothing to differentiate.
-        let over = if denominator == 0.0 { 0.0 } else { denominator.recip() };
-        match self {
-            Self::Same(g) => out[..rows.len()].fill(if over == 0.0 { 0.0 } else { g / denominator }),
-            Self::PerRow(g) => {
-                let out = &mut out[..rows.len()];
-                g.stage_column(rows, out);
-                if denominator != 1.0 {
-                    out.iter_mut().for_each(|g| *g *= over);
-                }
-            }
-        }
-    }
-}
-
 /// Rows that are looked at together.
 const GROUP: usize = 512;
 
@@ -92,19 +74,13 @@ pub(crate) fn census(
         for start in rows.clone().step_by(GROUP) {
             let group = &mut group[..GROUP.min(rows.end - start)];
             target.stage_indices(start..start + group.len(), group);
-            let mut bad = 0;
-            let mut live = 0;
-            for &t in group.iter() {
-                let counts = t != ignore_index;
-                live += usize::from(counts);
-                bad += usize::from(counts & (t as u64 >= classes as u64));
-            }
+            let (live, bad) = count(group, classes, ignore_index);
             if bad > 0 {
                 let is_bad = |t: &i64| *t != ignore_index && *t as u64 >= classes as u64;
                 wrong = group.iter().position(is_bad).map(|at| start + at);
                 break;
             }
-            counted += live;
+            counted += live as usize;
             if let Some(weight) = weight {
                 for &t in group.iter().filter(|t| **t != ignore_index) {
                     weights.add(weight[t as usize]);
@@ -128,4 +104,20 @@ pub(crate) fn census(
         weights.merge(*w);
     }
     Ok(if weight.is_some() { weights.value() } else { rows as f64 })
+}
+
+/// How many targets count, and how many of these are no class.
+fn count(target: &[i64], classes: usize, ignore_index: i64) -> (u64, u64) {
+    simd::vectorized(
+        #[inline(always)]
+        || {
+            let (mut live, mut bad) = (0, 0);
+            for &t in target {
+                let counts = t != ignore_index;
+                live += u64::from(counts);
+                bad += u64::from(counts & (t as u64 >= classes as u64));
+            }
+            (live, bad)
+        },
+    )
 }

@@ -17,20 +17,20 @@ pub(crate) mod floor;
 pub(crate) mod mass;
 pub(crate) mod settle;
 mod summary;
-mod transpose;
+mod tile;
 
 use crate::error::Result;
-use crate::float::Kind;
 use crate::pool;
 use crate::simd::sum::Compensated;
 use crate::simd::{self, Element, Isa, dispatch};
-use crate::view::{Lines, LinesMut, Rows, RowsMut, Span, Spans};
-use emit::{Curvature, LogProbability, Map, Scaled, Spread};
+use crate::view::{LinesMut, Rows, RowsMut, Span, Spans};
+use emit::{Curvature, LogProbability, Map, Scaled, Spread, Targeted};
 use mass::{Mass, Nothing, Parts, RowMass, TileMass, with_parts};
-use settle::{Coefficients, IGNORED, NO_CLASS, Settle, SettledRows, Terms, settle_rows, wanted};
+use settle::{Coefficients, IGNORED, Room, Settle, Settled, Terms, settle_rows, wanted};
 use std::ops::Range;
 use std::sync::OnceLock;
-use summary::{Summaries, Summary};
+use summary::{Summary, merge_rows};
+pub(crate) use summary::{Field, ROWS};
 
 /// Classes that are summarised at a time: a block and its exponentials fit the first-level cache.
 const BLOCK: usize = 4096;
@@ -39,19 +39,17 @@ const KEPT: usize = 640 << 10;
 /// Elements of the rows along which a group is settled together.
 const GROUP: usize = 16 << 10;
 /// Elements of a tile across rows.
-const TILE: usize = 16 << 10;
+const TILE: usize = 96 << 10;
 /// Elements that a tile may grow to rather than compute exponentials twice.
 const TILE_KEPT: usize = 64 << 10;
 /// With fewer classes than these, lanes are rows.
 const ALONG: usize = 48;
 /// Elements of a span, the unit of work that threads draw.
-const SPAN: usize = 32 << 10;
+const SPAN: usize = 96 << 10;
 /// Elements from which threads pay.
 const PARALLEL: usize = 192 << 10;
 /// Bytes of output from which it is written past the caches.
 const STREAM: usize = 8 << 20;
-/// Room for the lanes of any instruction set, beyond the last row of a group.
-const PAD: usize = 16;
 
 /// What is written for each class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,14 +96,14 @@ struct Scratch<F> {
     x: Vec<F>,
     q: Vec<F>,
     out: Vec<F>,
-    headroom: Vec<F>,
+    index: Vec<F>,
     ignored: Vec<F>,
-    coefficients: [Vec<F>; 4],
+    narrow: [Vec<F>; 6],
     units: Vec<Summary>,
-    summaries: Summaries,
-    part: Summaries,
+    summaries: Vec<Summary<Field>>,
+    part: Vec<Summary<Field>>,
     terms: Terms,
-    settled: SettledRows,
+    settled: Vec<Settled<Field>>,
     /// Of the group's losses.
     sum: f64,
 }
@@ -164,8 +162,8 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
             (GROUP / classes).clamp(1, 16)
         } else {
             // An odd number of cache lines needs no padding: see across::step.
-            let lines = (TILE / classes / PAD).clamp(1, 64).min(self.input.rows().div_ceil(PAD));
-            (lines.max(1) - 1 | 1) * PAD
+            let lines = (TILE / classes / ROWS).clamp(1, 640).min(self.input.rows().div_ceil(ROWS));
+            (lines.max(1) - 1 | 1) * ROWS
         }
     }
 
@@ -188,7 +186,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
             let n = end - at;
             scratch.begin(n);
             self.settle.terms(at..end, &mut scratch.terms);
-            scratch.headroom(n, self.first.is_some() || self.second.is_some());
+            scratch.terms.end(n);
             if along {
                 with_parts!(&self.mass, P => self.along::<P>(span, at..end, scratch));
             } else {
@@ -224,7 +222,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         s.sum = settle_rows::<F, L>(&self.settle, &s.summaries, &s.terms, n, wanted, &mut s.settled);
         if let Some(output) = self.loss {
             s.out.clear();
-            s.out.extend(s.settled.loss[..n].iter().map(|l| F::of(*l)));
+            s.out.extend(s.settled.iter().flat_map(|of| of.loss.0.map(F::of)).take(n));
             span.write_column(output, rows, &s.out);
         }
     }
@@ -235,16 +233,17 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let writes = self.first.is_some() || self.second.is_some();
         let keeps = writes && rows.len() * classes * size_of::<F>() <= KEPT;
         s.e.resize(if !writes { 0 } else if keeps { rows.len() * classes } else { BLOCK }, F::of(0.0));
+        let room = Room::<F>::new(writes);
         s.units.clear();
         for (i, row) in rows.clone().enumerate() {
             let mut total = Summary::EMPTY;
             if s.terms.target[i] == IGNORED {
                 total = Summary { max: 0.0, center: 0.0, ties: 1.0, ..total };
                 s.units.extend((0..classes).step_by(BLOCK).map(|_| total));
-                s.summaries.set(i, total);
+                s.summaries[i / ROWS].set_row(i % ROWS, total);
                 continue;
             }
-            let headroom = s.headroom[i];
+            let headroom = room.of_one(s.terms.rows[i / ROWS].exponent.0[i % ROWS]);
             let mut max = F::of(f64::NEG_INFINITY);
             for block in blocks(classes) {
                 let x = lend_or_stage(&self.input, row, block.clone(), &mut s.x, false);
@@ -262,9 +261,9 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
                 total = if block.start == 0 { part } else { total.merge(part) };
                 s.units.push(part);
             }
-            s.summaries.set(i, total);
+            s.summaries[i / ROWS].set_row(i % ROWS, total);
             if let Ok(target) = usize::try_from(s.terms.target[i]) {
-                s.terms.picked[i] = if self.input.lends_rows::<F>() {
+                s.terms.rows[i / ROWS].picked.0[i % ROWS] = if self.input.lends_rows::<F>() {
                     self.input.row::<F>(row, target..target + 1)[0].wide()
                 } else {
                     self.input.pick::<F>(row, target).wide()
@@ -281,7 +280,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
                 self.clear_row(span, row, s);
                 continue;
             }
-            let total = s.summaries.get(i);
+            let total = s.summaries[i / ROWS].row(i % ROWS);
             for (b, block) in blocks(classes).enumerate() {
                 let unit = s.units[i * per_row + b];
                 // Exponentials kept in a unit far from the row's may have lost bits.
@@ -316,19 +315,21 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         };
         let e = if keeps { &mut s.e[i * classes..][block.clone()] } else { &mut s.e[..block.len()] };
         if !fits && !(log && self.second.is_none()) {
-            let (max, headroom) = (F::of(s.summaries.max[i]), s.headroom[i]);
+            let exponent = s.terms.rows[i / ROWS].exponent.0[i % ROWS];
+            let (max, headroom) = (F::of(s.summaries[i / ROWS].max.0[i % ROWS]), Room::new(true).of_one(exponent));
             let none = RowMass { soft: &[], weight: &[], share: headroom, base: headroom };
             along::summarise::<Nothing, F, true>(x, max, headroom, &none, e, BLOCK);
         }
         if let Some(output) = self.second {
-            let c = s.settled.coefficients[1].each_ref().map(|c| c[i]);
-            let c = [c[0] * scale, c[1] * scale, c[2], c[3]];
+            let c = s.settled[i / ROWS].second.row(i % ROWS);
+            let c = Coefficients { a: c.a * scale, b: c.b * scale, ..c };
             let from = along::Sources { e, x, mass: RowMass::none() };
             self.emit_row::<Curvature, Nothing>(span, (output, row), block.clone(), c, &from, &mut s.out);
         }
         let Some((emission, output)) = self.first else { return };
-        let c = s.settled.coefficients[0].each_ref().map(|c| c[i]);
-        let c = [c[0] * scale, c[1], c[2], c[3]];
+        let settled = &s.settled[i / ROWS];
+        let c = settled.first.row(i % ROWS);
+        let c = Coefficients { a: c.a * scale, ..c };
         if emission == Emission::LogSoftmax {
             let from = along::Sources { e, x, mass: RowMass::none() };
             self.emit_row::<LogProbability, Nothing>(span, (output, row), block, c, &from, &mut s.out);
@@ -337,7 +338,8 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let target = usize::try_from(s.terms.target[i]).ok().filter(|t| block.contains(t));
         if let (Some(target), Emission::Gradient) = (target, emission) {
             let e = &mut e[target - block.start];
-            *e = F::of(s.settled.keep[i] * e.wide() + s.settled.patch[i] / scale);
+            let (keep, patch) = (settled.keep.0[i % ROWS], settled.patch.0[i % ROWS]);
+            *e = F::of(keep * e.wide() + patch / scale);
         }
         if spread {
             let mass = self.row_mass::<P>(row, block.clone(), &mut s.q);
@@ -355,11 +357,11 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         span: &mut Span<'_>,
         (output, row): (usize, usize),
         block: Range<usize>,
-        [a, b, max, at_max]: [f64; 4],
+        c: Coefficients<f64>,
         from: &along::Sources<'_, F>,
         staged: &mut Vec<F>,
     ) {
-        let c = Coefficients { a: F::of(a), b: F::of(b), max: F::of(max), at_max: F::of(at_max) };
+        let c = c.map(F::of);
         if span.shape_of(output).lends_rows::<F>() {
             let out = span.row_mut(output, row, block);
             along::emit::<M, P, F>(&c, from, out, self.stream);
@@ -407,30 +409,32 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
     fn across<P: Parts>(&self, span: &mut Span<'_>, rows: Range<usize>, s: &mut Scratch<F>) {
         let classes = self.input.classes();
         let n = rows.len();
-        let step = across::step(n);
+        let step = tile::step(n);
         let writes = self.first.is_some() || self.second.is_some();
         let width = if step * classes <= TILE_KEPT { classes } else { (TILE / step).max(1) };
         let keeps = width >= classes;
         resize(&mut s.e, if writes { step * width } else { 0 });
         if classes == 0 {
-            (0..n).for_each(|i| s.summaries.set(i, Summary::EMPTY));
+            (0..n).for_each(|i| s.summaries[i / ROWS].set_row(i % ROWS, Summary::EMPTY));
         }
         for block in tiles(classes, width) {
-            stage_tile(&self.input, rows.clone(), block.clone(), &mut s.x);
+            tile::stage(&self.input, rows.clone(), block.clone(), &mut s.x);
             let mass = self.tile_mass::<P>(rows.clone(), block.clone(), &mut s.q);
             let size = across::Size { rows: n, classes: block.len() };
             let into = if block.start == 0 { &mut s.summaries } else { &mut s.part };
+            let room = Room::new(writes);
+            let Terms { target, rows: terms } = &mut s.terms;
+            indices(target, block.start, &mut s.index);
             if writes && keeps {
-                across::summarise::<P, F, true>(&s.x, size, &s.headroom, &mass, &mut s.e, into);
+                let e = &mut s.e;
+                across::summarise::<P, F, true>(&s.x, size, room, &s.index, terms, &mass, e, into);
             } else {
-                across::summarise::<P, F, false>(&s.x, size, &s.headroom, &mass, &mut [], into);
+                let e = &mut [];
+                across::summarise::<P, F, false>(&s.x, size, room, &s.index, terms, &mass, e, into);
             }
             if block.start > 0 {
-                s.summaries.merge(&s.part, 0..n);
+                merge_rows(&mut s.summaries, &s.part);
             }
-            let Terms { target, picked, .. } = &mut s.terms;
-            let x = s.x.as_slice();
-            targets_in(&target[..n], &block, |i, class| picked[i] = x[class * step + i].wide());
         }
         self.settle(span, rows.clone(), s);
         if !writes {
@@ -441,7 +445,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
             s.ignored.clear();
             let flag = |t: &i64| F::of(f64::from(u8::from(*t == IGNORED)));
             s.ignored.extend(s.terms.target[..n].iter().map(flag));
-            s.ignored.resize(n + PAD, F::of(0.0));
+            s.ignored.resize(n.next_multiple_of(ROWS), F::of(0.0));
         }
         for block in tiles(classes, width) {
             self.emit_tile::<P>(span, rows.clone(), block, (keeps, any_ignored), s);
@@ -458,37 +462,33 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         s: &mut Scratch<F>,
     ) {
         let n = rows.len();
-        let step = across::step(n);
+        let step = tile::step(n);
         let e = &mut s.e[..step * block.len()];
         if !keeps {
-            stage_tile(&self.input, rows.clone(), block.clone(), &mut s.x);
+            tile::stage(&self.input, rows.clone(), block.clone(), &mut s.x);
             let size = across::Size { rows: n, classes: block.len() };
-            across::exponentials(&s.x, size, &s.headroom, &s.summaries, e);
+            across::exponentials(&s.x, size, &s.summaries, e);
         }
         let ignored = any_ignored.then_some(s.ignored.as_slice());
         let none = TileMass { soft: &[], weight: &[], share: F::of(0.0), base: F::of(0.0) };
         let at = (rows.clone(), block.clone());
         if let Some(output) = self.second {
-            let coefficients = narrow(&s.settled.coefficients[1], n, true, &mut s.coefficients);
-            let from = across::Sources { coefficients, ignored, e, x: &s.x, mass: none };
+            let (coefficients, target) = narrow(&s.settled, |of| &of.second, n, true, &mut s.narrow, &[]);
+            let from = across::Sources { coefficients, target, ignored, e, x: &s.x, mass: none };
             self.emit_to::<Curvature, Nothing>(span, output, at.clone(), &from, &mut s.out);
         }
         let Some((emission, output)) = self.first else { return };
-        if emission == Emission::Gradient {
-            let (keep, patch) = (&s.settled.keep[..n], &s.settled.patch[..n]);
-            targets_in(&s.terms.target[..n], &block, |i, class| {
-                let e = &mut e[class * step + i];
-                *e = F::of(keep[i] * e.wide() + patch[i]);
-            });
-        }
+        indices(&s.terms.target, block.start, &mut s.index);
         let plain = self.is_plain(emission);
-        let coefficients = narrow(&s.settled.coefficients[0], n, !plain, &mut s.coefficients);
-        let mut from = across::Sources { coefficients, ignored, e, x: &s.x, mass: none };
+        let (coefficients, target) = narrow(&s.settled, |of| &of.first, n, !plain, &mut s.narrow, &s.index);
+        let mut from = across::Sources { coefficients, target, ignored, e, x: &s.x, mass: none };
         if emission == Emission::LogSoftmax {
             self.emit_to::<LogProbability, Nothing>(span, output, at, &from, &mut s.out);
         } else if emission == Emission::Gradient && P::USED {
             from.mass = self.tile_mass::<P>(rows, block, &mut s.q);
             self.emit_to::<Spread<P>, P>(span, output, at, &from, &mut s.out);
+        } else if emission == Emission::Gradient {
+            self.emit_to::<Targeted, Nothing>(span, output, at, &from, &mut s.out);
         } else {
             self.emit_to::<Scaled, Nothing>(span, output, at, &from, &mut s.out);
         }
@@ -509,16 +509,11 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
             across::emit::<M, P, F>(from, n, &mut out, self.stream);
             return;
         }
-        let step = across::step(n);
+        let step = tile::step(n);
         resize(staged, step * block.len());
         let mut out = LinesMut::of(staged, n, block.len(), step);
         across::emit::<M, P, F>(from, n, &mut out, false);
-        if span.shape_of(output).lends_block::<F>(&rows) {
-            let lines = Lines::of(staged, n, block.len(), step);
-            transpose::transpose(&lines, &mut span.lines_of_classes_mut(output, rows, block));
-        } else {
-            span.write(output, rows, block, 1, step, staged);
-        }
+        tile::write(staged, span, output, rows, block);
     }
 
     /// The masses of a tile.
@@ -533,7 +528,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         };
         let soft: &[F] = match &mass.soft {
             Some(soft) => {
-                stage_tile(soft, rows, block.clone(), staged);
+                tile::stage(soft, rows, block.clone(), staged);
                 staged
             }
             None => &[],
@@ -552,29 +547,12 @@ impl<F: Element> RowMass<'_, F> {
 impl<F: Element> Scratch<F> {
     /// Makes room for a group of rows.
     fn begin(&mut self, rows: usize) {
-        let padded = rows + PAD;
-        if self.settled.loss.len() < padded {
-            self.summaries.resize(padded);
-            self.part.resize(padded);
-            self.terms.resize(padded);
-            self.settled.resize(padded);
-            self.headroom.resize(padded, F::of(0.0));
-        }
-    }
-
-    /// Chooses each row's headroom: the exponentials are kept as `2^headroom` of themselves so that
-    /// neither they nor the factor of a gradient, upstream over their sum, become subnormal where
-    /// their product is not.
-    fn headroom(&mut self, rows: usize, derivatives: bool) {
-        let (usual, most) = if F::KIND == Kind::F32 { (64, 80) } else { (500, 900) };
-        for i in 0..rows {
-            let room = if derivatives {
-                let exponent = (self.terms.upstream[i].abs().to_bits() >> 52) as i32 - 1023;
-                (exponent + usual).clamp(0, most)
-            } else {
-                usual
-            };
-            self.headroom[i] = F::of(f64::from(room));
+        let groups = rows.div_ceil(ROWS);
+        self.terms.begin(rows);
+        if self.settled.len() < groups {
+            self.summaries.resize(groups, Summary::default());
+            self.part.resize(groups, Summary::default());
+            self.settled.resize(groups, Settled::default());
         }
     }
 }
@@ -606,37 +584,15 @@ fn tiles(classes: usize, width: usize) -> impl Iterator<Item = Range<usize>> {
     (0..classes).step_by(width.max(1)).map(move |start| start..(start + width).min(classes))
 }
 
-/// Calls `f(row, class)` for rows whose target class is in a block, with its place there.
-#[inline(always)]
-fn targets_in(target: &[i64], block: &Range<usize>, mut f: impl FnMut(usize, usize)) {
-    let (start, len) = (block.start as i64, block.len() as u64);
-    for (i, t) in target.iter().enumerate() {
-        // A negative difference is a large number; no class is near its end.
-        let at = t.wrapping_sub(start) as u64;
-        if at < len {
-            f(i, at as usize);
-        }
-    }
-}
-
-/// Copies a block to a tile. Neighbouring classes are worth a copy of their own, but also
-/// neighbouring rows: classes that lie a power of two apart share a set of the cache, and read one
-/// class after the other they need no more than a line of it.
-fn stage_tile<F: Element>(
-    from: &Rows<'_>,
-    rows: Range<usize>,
-    block: Range<usize>,
-    tile: &mut Vec<F>,
-) {
-    let n = rows.len();
-    let step = across::step(n);
-    resize(tile, step * block.len());
-    if from.lends_block::<F>(&rows) && block.len() > 1 {
-        let mut to = LinesMut::of(tile, n, block.len(), step);
-        transpose::transpose(&from.lines_of_classes(rows, block), &mut to);
-    } else {
-        from.stage(rows, block, 1, step, tile);
-    }
+/// Target classes counted from the first class of a block.
+fn indices<F: Element>(target: &[i64], first: usize, out: &mut Vec<F>) {
+    resize(out, target.len());
+    simd::vectorized(
+        #[inline(always)]
+        || for (out, t) in out.iter_mut().zip(target) {
+            *out = F::of((*t - first as i64) as f64);
+        },
+    );
 }
 
 /// Makes a slice at least so long.
@@ -646,22 +602,39 @@ fn resize<F: Element>(v: &mut Vec<F>, len: usize) {
     }
 }
 
-/// Coefficients in the kernel's type, padded to whole vectors; of a plain factor, that alone.
+/// Coefficients in the kernel's type; of a plain factor, that alone.
 fn narrow<'b, F: Element>(
-    wide: &[Vec<f64>; 4],
+    settled: &[Settled<Field>],
+    of: impl Fn(&Settled<Field>) -> &Coefficients<Field>,
     rows: usize,
     all: bool,
-    out: &'b mut [Vec<F>; 4],
-) -> Coefficients<&'b [F]> {
-    let fields = if all { 4 } else { 1 };
-    for (wide, out) in wide.iter().zip(&mut *out).take(fields) {
-        out.clear();
-        out.extend(wide[..rows].iter().map(|v| F::of(*v)));
-        out.resize(rows + PAD, F::of(0.0));
+    out: &'b mut [Vec<F>; 6],
+    index: &'b [F],
+) -> (Coefficients<&'b [F]>, across::Target<&'b [F]>) {
+    let groups = rows.div_ceil(ROWS);
+    let [a, keep, patch, b, max, at_max] = out;
+    for out in [&mut *a, keep, patch, b, max, at_max] {
+        resize(out, groups * ROWS);
     }
-    let [a, b, max, at_max] = out;
-    Coefficients { a, b, max, at_max }
+    simd::vectorized(
+        #[inline(always)]
+        || for (i, settled) in settled[..groups].iter().enumerate() {
+            let lanes = i * ROWS..(i + 1) * ROWS;
+            let from = of(settled);
+            narrow_field(&from.a, &mut a[lanes.clone()]);
+            narrow_field(&settled.keep, &mut keep[lanes.clone()]);
+            narrow_field(&settled.patch, &mut patch[lanes.clone()]);
+            if all {
+                narrow_field(&from.b, &mut b[lanes.clone()]);
+                narrow_field(&from.max, &mut max[lanes.clone()]);
+                narrow_field(&from.at_max, &mut at_max[lanes]);
+            }
+        },
+    );
+    (Coefficients { a, b, max, at_max }, across::Target { index, keep, patch })
 }
 
-/// Unused lanes and rows without a target share this.
-const _: () = assert!(NO_CLASS < 0 && IGNORED < 0);
+#[inline(always)]
+fn narrow_field<F: Element>(from: &Field, to: &mut [F]) {
+    to.iter_mut().zip(&from.0).for_each(|(to, from)| *to = F::of(*from));
+}

@@ -109,6 +109,12 @@ macro_rules! dispatch {
 }
 pub(crate) use dispatch;
 
+/// Runs plain loops, compiled for the level in force. The closure must be `#[inline(always)]`.
+#[inline(always)]
+pub(crate) fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+    dispatch!(level(), s => s.vectorize(f))
+}
+
 /// The vector of an [`Element`] on an [`Isa`].
 pub(crate) type V<F, S> = <F as Element>::Lanes<S>;
 
@@ -120,12 +126,16 @@ pub trait Element: Real + SimdFloatElement {
     type Wide<S: Isa>: sum::Wide<S, Self>;
     /// The constants of its exponential.
     const EXP: exp::Constants<Self>;
+    /// Those of an exponential in `f64` lanes that is as good as exact to this type.
+    const EXP_WIDE: exp::Constants<f64>;
 
     /// The bits of each lane moved left over the mantissa's width: what stood in the lowest bits
     /// becomes a biased exponent.
     fn bits_to_exponent<S: Isa>(v: Self::Lanes<S>) -> Self::Lanes<S>;
     /// Widens each lane, in order.
     fn store_wide<S: Isa>(v: Self::Lanes<S>, dst: &mut [f64]);
+    /// Narrows a vector's lanes, in order.
+    fn load_narrow<S: Isa>(simd: S, src: &[f64]) -> Self::Lanes<S>;
     /// Fewer than a vector's lanes, the others filled.
     fn load_partial<S: Isa>(simd: S, src: &[Self], fill: Self) -> Self::Lanes<S>;
     /// The first `dst.len()` lanes, which is fewer than all.
@@ -138,6 +148,7 @@ impl Element for f32 {
     type Lanes<S: Isa> = S::f32s;
     type Wide<S: Isa> = sum::Wide32<S>;
     const EXP: exp::Constants<f32> = exp::F32;
+    const EXP_WIDE: exp::Constants<f64> = exp::F64_SHORT;
 
     #[inline(always)]
     fn bits_to_exponent<S: Isa>(v: S::f32s) -> S::f32s {
@@ -148,6 +159,11 @@ impl Element for f32 {
         let (low, high) = v.widen();
         store::<S, f64>(low, dst);
         store::<S, f64>(high, &mut dst[lanes::<S, f64>()..]);
+    }
+    #[inline(always)]
+    fn load_narrow<S: Isa>(simd: S, src: &[f64]) -> S::f32s {
+        let high = load::<S, f64>(simd, &src[lanes::<S, f64>()..]);
+        load::<S, f64>(simd, src).narrow(high)
     }
     #[inline(always)]
     fn load_partial<S: Isa>(simd: S, src: &[f32], fill: f32) -> S::f32s {
@@ -167,6 +183,7 @@ impl Element for f64 {
     type Lanes<S: Isa> = S::f64s;
     type Wide<S: Isa> = sum::Wide64<S>;
     const EXP: exp::Constants<f64> = exp::F64;
+    const EXP_WIDE: exp::Constants<f64> = exp::F64;
 
     #[inline(always)]
     fn bits_to_exponent<S: Isa>(v: S::f64s) -> S::f64s {
@@ -175,6 +192,10 @@ impl Element for f64 {
     #[inline(always)]
     fn store_wide<S: Isa>(v: S::f64s, dst: &mut [f64]) {
         store::<S, f64>(v, dst);
+    }
+    #[inline(always)]
+    fn load_narrow<S: Isa>(simd: S, src: &[f64]) -> S::f64s {
+        load::<S, f64>(simd, src)
     }
     #[inline(always)]
     fn load_partial<S: Isa>(simd: S, src: &[f64], fill: f64) -> S::f64s {

@@ -2,7 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::reduce::{Reduction, Upstream, census};
-use crate::rows::settle::{IGNORED, NO_CLASS, Terms};
+use crate::rows::settle::{IGNORED, NO_CLASS, Term, Terms};
+use crate::rows::{Field, ROWS};
+use crate::simd;
 use crate::view::{Order, Rows, View, ViewMut};
 use std::ops::Range;
 
@@ -144,29 +146,60 @@ pub(crate) struct Targets<'a> {
 impl Targets<'_> {
     /// Fills the terms of some rows.
     pub(crate) fn fill(&self, rows: Range<usize>, terms: &mut Terms) {
-        let n = rows.len();
-        self.target.stage_indices(rows.clone(), &mut terms.target[..n]);
-        self.upstream.fill(rows, self.denominator, &mut terms.upstream);
-        let (target, hard, live) =
-            (&mut terms.target[..n], &mut terms.hard[..n], &mut terms.live[..n]);
-        for ((class, hard), live) in target.iter_mut().zip(hard).zip(live) {
-            let counts = *class != self.ignore_index;
-            let known = (*class as u64) < self.classes as u64;
-            // Every class was checked; one that another thread has changed since becomes NaN.
-            let weight = match &self.weight {
-                _ if !known => f64::NAN,
-                Some(weight) => weight[*class as usize],
-                None => 1.0,
-            };
-            *hard = if counts { self.share * weight } else { 0.0 };
-            *live = f64::from(u8::from(counts));
-            *class = if !counts {
-                IGNORED
-            } else if known {
-                *class
-            } else {
-                NO_CLASS
-            };
+        self.target.stage_indices(rows.clone(), &mut terms.target[..rows.len()]);
+        fill_upstream(&self.upstream, rows, self.denominator, &mut terms.rows);
+        let (ignore_index, classes, share) = (self.ignore_index, self.classes as u64, self.share);
+        let groups = terms.target.chunks_exact_mut(ROWS).zip(&mut terms.rows);
+        simd::vectorized(
+            #[inline(always)]
+            || for (target, term) in groups {
+                for ((target, hard), live) in
+                    target.iter_mut().zip(&mut term.hard.0).zip(&mut term.live.0)
+                {
+                    let counts = *target != ignore_index;
+                    let known = (*target as u64) < classes;
+                    // Every class was checked; one that another thread has changed since is NaN.
+                    *hard = if !counts { 0.0 } else if known { share } else { f64::NAN };
+                    *live = if counts { 1.0 } else { 0.0 };
+                    *target = if !counts { IGNORED } else if known { *target } else { NO_CLASS };
+                }
+            },
+        );
+        if let Some(weight) = &self.weight {
+            for (target, term) in terms.target.chunks_exact(ROWS).zip(&mut terms.rows) {
+                for (target, hard) in target.iter().zip(&mut term.hard.0) {
+                    if let Ok(class) = usize::try_from(*target) {
+                        *hard *= weight[class];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Fills the upstream gradients of some rows' losses, divided by the denominator.
+pub(crate) fn fill_upstream(
+    upstream: &Upstream<'_>,
+    rows: Range<usize>,
+    denominator: f64,
+    terms: &mut [Term<Field>],
+) {
+    // Where nothing counts there is nothing to differentiate.
+    let over = |g: f64| if denominator == 0.0 { 0.0 } else { g / denominator };
+    match upstream {
+        Upstream::Same(g) => {
+            let mut same = Term::<Field>::default();
+            same.set_upstream(Field([over(*g); ROWS]));
+            for term in terms {
+                (term.upstream, term.exponent) = (same.upstream, same.exponent);
+            }
+        }
+        Upstream::PerRow(from) => {
+            for (start, term) in rows.clone().step_by(ROWS).zip(terms) {
+                let mut g = [0.0; ROWS];
+                from.stage_column(start..(start + ROWS).min(rows.end), &mut g);
+                term.set_upstream(Field(if denominator == 1.0 { g } else { g.map(over) }));
+            }
         }
     }
 }

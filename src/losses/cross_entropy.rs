@@ -21,13 +21,13 @@
 //!
 //! which for one target class is minus the sum of the others' gradients.
 
-use super::common::{Inputs, Outputs, Targets, show_shape};
+use super::common::{Inputs, Outputs, Targets, fill_upstream, show_shape};
 use crate::error::{Error, Result};
 use crate::float::Kind;
 use crate::reduce::{Reduction, Upstream};
 use crate::rows::mass::Mass;
 use crate::rows::settle::{Coefficients, NO_CLASS, Settle, Settled, Softmax, Terms};
-use crate::rows::{Emission, Job};
+use crate::rows::{Emission, Field, Job, ROWS};
 use crate::simd::{self, Element, Isa};
 use crate::view::{Rows, RowsMut};
 use fearless_simd::prelude::*;
@@ -51,11 +51,11 @@ impl Settle for CrossEntropy<'_> {
         match &self.source {
             Source::Hard(targets) => targets.fill(rows, terms),
             Source::Soft { upstream, denominator } => {
-                let n = rows.len();
-                terms.target[..n].fill(NO_CLASS);
-                terms.hard[..n].fill(0.0);
-                terms.live[..n].fill(1.0);
-                upstream.fill(rows, *denominator, &mut terms.upstream);
+                terms.target.fill(NO_CLASS);
+                for term in &mut terms.rows {
+                    (term.hard, term.live) = (Field([0.0; ROWS]), Field([1.0; ROWS]));
+                }
+                fill_upstream(upstream, rows, *denominator, &mut terms.rows);
             }
         }
     }

@@ -7,6 +7,7 @@ use super::common::{Inputs, Outputs, Targets, show_shape};
 use crate::error::{Error, Result};
 use crate::pool;
 use crate::reduce::Reduction;
+use crate::rows::ROWS;
 use crate::rows::settle::{IGNORED, Terms};
 use crate::simd::sum::Compensated;
 use crate::view::{Rows, RowsMut, Spans};
@@ -73,11 +74,11 @@ pub fn nll_loss(
         for start in all.clone().step_by(group) {
             let rows = start..(start + group).min(all.end);
             let n = rows.len();
-            terms.resize(n);
+            terms.begin(n);
             targets.fill(rows.clone(), terms);
             losses.clear();
             losses.extend(rows.clone().enumerate().map(|(i, row)| {
-                let weight = terms.hard[i];
+                let weight = terms.rows[i / ROWS].hard.0[i % ROWS];
                 // Weight 0 on an infinite loss is nothing.
                 match usize::try_from(terms.target[i]) {
                     Ok(class) if weight != 0.0 => -weight * input.pick::<f64>(row, class),
@@ -102,8 +103,9 @@ pub fn nll_loss(
                 for i in 0..n {
                     let class = usize::try_from(terms.target[i]).ok().filter(|c| block.contains(c));
                     if let Some(class) = class {
+                        let term = &terms.rows[i / ROWS];
                         tile[i * row_step + (class - first) * class_step] =
-                            -terms.upstream[i] * terms.hard[i];
+                            -term.upstream.0[i % ROWS] * term.hard.0[i % ROWS];
                     }
                 }
                 span.write(output, rows.clone(), block, row_step, class_step, tile);

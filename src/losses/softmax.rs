@@ -6,7 +6,7 @@
 use crate::error::Result;
 use crate::float::Kind;
 use crate::rows::settle::{Coefficients, NO_CLASS, Settle, Settled, Softmax, Terms};
-use crate::rows::{Emission, Job};
+use crate::rows::{Emission, Field, Job, ROWS};
 use crate::simd::{self, Element, Isa};
 use crate::view::{Order, Rows, RowsMut, View, ViewMut};
 use std::ops::Range;
@@ -14,10 +14,12 @@ use std::ops::Range;
 struct Distribution;
 
 impl Settle for Distribution {
-    fn terms(&self, rows: Range<usize>, terms: &mut Terms) {
-        terms.target[..rows.len()].fill(NO_CLASS);
-        terms.upstream[..rows.len()].fill(1.0);
-        terms.live[..rows.len()].fill(1.0);
+    fn terms(&self, _: Range<usize>, terms: &mut Terms) {
+        terms.target.fill(NO_CLASS);
+        for term in &mut terms.rows {
+            term.live = Field([1.0; ROWS]);
+            term.set_upstream(Field([1.0; ROWS]));
+        }
     }
 
     #[inline(always)]

@@ -1,22 +1,16 @@
-//! Kernels across rows: lanes are rows. A tile holds a class after the other, [`step`] rows each,
-//! of which the last are padding.
+//! Kernels across rows: lanes are rows of a [tile](super::tile).
 
 use super::along::mend_infinite;
 use super::emit::Map;
 use super::mass::{Parts, TileMass};
-use super::settle::Coefficients;
-use super::summary::Summaries;
+use super::settle::{Coefficients, Room, Term};
+use super::summary::{Field, ROWS, Summary};
+use super::tile::step;
 use crate::simd::exp::Shift;
 use crate::simd::sum::{CHAIN, Wide};
 use crate::simd::{self, Element, Isa, V, dispatch, select, splat};
 use crate::view::LinesMut;
 use fearless_simd::prelude::*;
-
-/// Rows a class takes in a tile: whole vectors at every level, and an odd number of cache lines so
-/// that the classes of a row do not meet in one set of the cache.
-pub(super) fn step(rows: usize) -> usize {
-    (rows.div_ceil(16) | 1) * 16
-}
 
 /// A tile of a number of rows and of classes.
 #[derive(Clone, Copy, Debug)]
@@ -25,25 +19,29 @@ pub(super) struct Size {
     pub(super) classes: usize,
 }
 
-/// Summarises a tile's rows and, where `STORE`, keeps the exponentials in `e`, laid as the tile.
-/// `headroom` holds a value a row.
+/// Summarises a tile's rows, picks their targets' logits by `index`, each row's target class in the
+/// tile, and where `STORE` keeps the exponentials in `e`, laid as the tile.
 pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
     x: &[F],
     size: Size,
-    headroom: &[F],
+    room: Room<F>,
+    index: &[F],
+    terms: &mut [Term<Field>],
     mass: &TileMass<'_, F>,
     e: &mut [F],
-    out: &mut Summaries,
+    out: &mut [Summary<Field>],
 ) {
     #[inline(never)]
     fn kernel<P: Parts, S: Isa, F: Element, const STORE: bool>(
         simd: S,
         x: &[F],
         Size { rows, classes }: Size,
-        headroom: &[F],
+        room: Room<F>,
+        index: &[F],
+        terms: &mut [Term<Field>],
         mass: &TileMass<'_, F>,
         e: &mut [F],
-        out: &mut Summaries,
+        out: &mut [Summary<Field>],
     ) {
         simd.vectorize(
             #[inline(always)]
@@ -52,28 +50,35 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                 let step = step(rows);
                 let zero = splat::<S, F>(simd, F::of(0.0));
                 let one = splat::<S, F>(simd, F::of(1.0));
-                for at in (0..rows).step_by(n) {
+                for at in (0..out.len() * ROWS).step_by(n) {
+                    let x = &x[at..];
+                    let (term, lane) = (&mut terms[at / ROWS], at % ROWS);
                     let mut max = splat::<S, F>(simd, F::of(f64::NEG_INFINITY));
-                    for x in x.chunks_exact(step).take(classes) {
+                    let mut picked = F::load_narrow(simd, &term.picked.0[lane..]);
+                    let mut until = simd::load::<S, F>(simd, &index[at..]);
+                    for class in 0..classes {
+                        let v = simd::load::<S, F>(simd, &x[class * step..]);
                         // In this order a NaN is passed over; the exponentials will find it.
-                        max = simd::load::<S, F>(simd, &x[at..]).max(max);
+                        max = v.max(max);
+                        picked = select::<S, F>(until.simd_eq(zero), v, picked);
+                        until -= one;
                     }
-                    let (shift, k) =
-                        Shift::<S, F>::of_max(simd, max, simd::load(simd, &headroom[at..]));
+                    F::store_wide::<S>(picked, &mut term.picked.0[lane..]);
+                    let headroom = room.of::<S>(simd, F::load_narrow(simd, &term.exponent.0[lane..]));
+                    let (shift, k) = Shift::<S, F>::of_max(simd, max, headroom);
                     let wide = F::Wide::<S>::zero(simd);
                     let (mut rest, mut dot, mut total, mut total_rest) = (wide, wide, wide, wide);
                     let mut ties = zero;
-                    for (chunk, x) in x[..classes * step].chunks(CHAIN * step).enumerate() {
-                        let first = chunk * CHAIN;
+                    for first in (0..classes).step_by(CHAIN) {
                         let mut chain = [zero; 4];
-                        for (i, x) in x.chunks_exact(step).enumerate() {
-                            let v = simd::load::<S, F>(simd, &x[at..]);
+                        for class in first..(first + CHAIN).min(classes) {
+                            let v = simd::load::<S, F>(simd, &x[class * step..]);
                             let exp = shift.exp(simd, v);
                             let top = v.simd_eq(max);
                             chain[0] = select::<S, F>(top, chain[0], chain[0] + exp);
                             ties = select::<S, F>(top, ties + one, ties);
                             if P::USED {
-                                let q = mass.q::<P, S>(simd, first + i, step, at);
+                                let q = mass.q::<P, S>(simd, class, step, at);
                                 let gap = select::<S, F>(top, zero, max - v);
                                 // No mass on an infinite gap is nothing.
                                 chain[1] += select::<S, F>(q.simd_eq(zero), zero, q * gap);
@@ -81,7 +86,7 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                                 chain[3] += select::<S, F>(top, zero, q);
                             }
                             if STORE {
-                                simd::store::<S, F>(exp, &mut e[(first + i) * step + at..]);
+                                simd::store::<S, F>(exp, &mut e[class * step + at..]);
                             }
                         }
                         rest.add(chain[0]);
@@ -91,24 +96,26 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                             total_rest.add(chain[3]);
                         }
                     }
-                    F::store_wide::<S>(max, &mut out.max[at..]);
-                    F::store_wide::<S>(shift.center, &mut out.center[at..]);
-                    F::store_wide::<S>(k, &mut out.k[at..]);
-                    F::store_wide::<S>(ties, &mut out.ties[at..]);
-                    rest.store(&mut out.rest[at..]);
+                    let out = &mut out[at / ROWS];
+                    F::store_wide::<S>(max, &mut out.max.0[lane..]);
+                    F::store_wide::<S>(shift.center, &mut out.center.0[lane..]);
+                    F::store_wide::<S>(k, &mut out.k.0[lane..]);
+                    F::store_wide::<S>(ties, &mut out.ties.0[lane..]);
+                    rest.store(&mut out.rest.0[lane..]);
                     if P::USED {
-                        dot.store(&mut out.dot[at..]);
-                        total.store(&mut out.mass[at..]);
-                        total_rest.store(&mut out.mass_rest[at..]);
+                        dot.store(&mut out.dot.0[lane..]);
+                        total.store(&mut out.mass.0[lane..]);
+                        total_rest.store(&mut out.mass_rest.0[lane..]);
                     }
                 }
             },
         );
     }
+    let out = &mut out[..size.rows.div_ceil(ROWS)];
     dispatch!(simd::level(), s =>
-        kernel::<P, _, F, STORE>(s, x, size, headroom, mass, e, out));
+        kernel::<P, _, F, STORE>(s, x, size, room, index, terms, mass, e, out));
     if STORE {
-        mend(x, size, headroom, out, e);
+        mend(x, size, out, e);
     }
 }
 
@@ -117,8 +124,7 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
 pub(super) fn exponentials<F: Element>(
     x: &[F],
     size: Size,
-    headroom: &[F],
-    summaries: &Summaries,
+    summaries: &[Summary<Field>],
     e: &mut [F],
 ) {
     #[inline(never)]
@@ -147,27 +153,42 @@ pub(super) fn exponentials<F: Element>(
         );
     }
     let n = step(size.rows);
-    let narrow = |from: &[f64]| -> Vec<F> {
-        let mut padded: Vec<F> = from[..size.rows].iter().map(|v| F::of(*v)).collect();
-        padded.resize(n, F::of(0.0));
-        padded
+    let narrow = |field: fn(&Summary<Field>) -> &Field| -> Vec<F> {
+        let groups = &summaries[..size.rows.div_ceil(ROWS)];
+        groups.iter().flat_map(|s| field(s).0.map(F::of)).collect()
     };
-    let (centers, ks) = (narrow(&summaries.center), narrow(&summaries.k));
+    let (centers, ks) = (narrow(|s| &s.center), narrow(|s| &s.k));
     let x = &x[..n * size.classes];
     dispatch!(simd::level(), s => kernel(s, x, size.rows, &centers, &ks, e));
-    mend(x, size, headroom, summaries, e);
+    mend(x, size, summaries, e);
 }
 
 /// [`mend_infinite`] for the rows that need it.
-fn mend<F: Element>(x: &[F], size: Size, headroom: &[F], summaries: &Summaries, e: &mut [F]) {
+fn mend<F: Element>(x: &[F], size: Size, summaries: &[Summary<Field>], e: &mut [F]) {
     let step = step(size.rows);
-    for row in (0..size.rows).filter(|row| summaries.max[*row].is_infinite()) {
-        for class in 0..size.classes {
-            let at = class * step + row;
-            let max = F::of(summaries.max[row]);
-            mend_infinite(&x[at..=at], max, headroom[row], &mut e[at..=at]);
+    let summaries = &summaries[..size.rows.div_ceil(ROWS)];
+    for (group, s) in summaries.iter().enumerate() {
+        let infinite = |m: &f64| m.is_infinite();
+        let any = s.max.0.iter().fold(false, |any, m| any | infinite(m));
+        if !any {
+            continue;
+        }
+        for i in (0..ROWS).filter(|i| infinite(&s.max.0[*i])) {
+            for class in 0..size.classes {
+                let at = class * step + group * ROWS + i;
+                mend_infinite(&x[at..=at], F::of(s.max.0[i]), s.k.0[i], &mut e[at..=at]);
+            }
         }
     }
+}
+
+/// The target class's place in a tile, and what becomes of its exponential: see
+/// [`super::settle::Settled`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target<T> {
+    pub(super) index: T,
+    pub(super) keep: T,
+    pub(super) patch: T,
 }
 
 /// The inputs of an output's tile; what the map does not read may be empty.
@@ -175,6 +196,8 @@ fn mend<F: Element>(x: &[F], size: Size, headroom: &[F], summaries: &Summaries, 
 pub(super) struct Sources<'b, F> {
     /// One of each a row.
     pub(super) coefficients: Coefficients<&'b [F]>,
+    /// One of each a row, too, for maps with [`Map::TARGET`].
+    pub(super) target: Target<&'b [F]>,
     /// Where given, rows where it is nonzero get zeros instead.
     pub(super) ignored: Option<&'b [F]>,
     pub(super) e: &'b [F],
@@ -253,7 +276,14 @@ fn value<M: Map, P: Parts, S: Isa, F: Element>(
     } else {
         Coefficients { a, b: zero, max: zero, at_max: zero }
     };
-    let e = if M::EXP { simd::load(simd, &from.e[class * step + at..]) } else { zero };
+    let mut e = if M::EXP { simd::load(simd, &from.e[class * step + at..]) } else { zero };
+    if M::TARGET {
+        let t = from.target;
+        let this = splat::<S, F>(simd, F::of(class as f64));
+        let keep = simd::load::<S, F>(simd, &t.keep[at..]);
+        let replaced = keep.mul_add(e, simd::load(simd, &t.patch[at..]));
+        e = select::<S, F>(simd::load::<S, F>(simd, &t.index[at..]).simd_eq(this), replaced, e);
+    }
     let x = if M::LOGIT { simd::load(simd, &from.x[class * step + at..]) } else { zero };
     let q = if M::MASS { from.mass.q::<P, S>(simd, class, step, at) } else { zero };
     let value = M::apply::<S, F>(&c, e, x, q);

@@ -38,7 +38,7 @@ pub(super) fn largest<F: Element>(x: &[F]) -> F {
                     max[3].max(max[7]),
                 ];
                 let max = half[0].max(half[2]).max(half[1].max(half[3]));
-                max.as_slice().iter().fold(lowest, |a, &b| if b > a { b } else { a })
+                max.reduce_max()
             },
         )
     }
@@ -121,7 +121,7 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
     }
     let s = dispatch!(simd::level(), s => kernel::<P, _, F, STORE>(s, x, max, headroom, mass, e, ahead));
     if STORE && max.wide().is_infinite() {
-        mend_infinite(x, max, headroom, e);
+        mend_infinite(x, max, s.k, e);
     }
     s
 }
@@ -129,8 +129,8 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
 /// At an infinite maximum the shift leaves NaN where the limit is known: the maximum itself, and
 /// nothing where all is -inf.
 #[cold]
-pub(super) fn mend_infinite<F: Element>(x: &[F], max: F, headroom: F, e: &mut [F]) {
-    let top = if max.wide() > 0.0 { headroom.wide().exp2() } else { 0.0 };
+pub(super) fn mend_infinite<F: Element>(x: &[F], max: F, k: f64, e: &mut [F]) {
+    let top = if max.wide() > 0.0 { (-k).exp2() } else { 0.0 };
     for (e, x) in e.iter_mut().zip(x) {
         if *x == max {
             *e = F::of(top);
@@ -229,7 +229,7 @@ impl<S: Isa, F: Element> Sums<S, F> {
             center: center.wide(),
             k: k.wide(),
             rest: self.rest.total(),
-            ties: self.ties.as_slice().iter().map(|t| t.wide()).sum(),
+            ties: self.ties.reduce_sum().wide(),
             dot: self.dot.total(),
             mass: self.mass.total(),
             mass_rest: self.mass_rest.total(),

@@ -13,6 +13,9 @@ pub(crate) trait Map: Copy + 'static {
     const MASS: bool = false;
     /// Whether it reads the exponential.
     const EXP: bool = true;
+    /// Whether the target's exponential is another than the class's, across rows; along a row it is
+    /// replaced where it is kept.
+    const TARGET: bool = false;
 
     fn apply<S: Isa, F: Element>(
         c: &Coefficients<V<F, S>>,
@@ -39,6 +42,24 @@ impl Map for Scaled {
     }
 }
 
+/// [`Scaled`] with the target's exponential replaced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Targeted;
+
+impl Map for Targeted {
+    const LOGIT: bool = false;
+    const TARGET: bool = true;
+    #[inline(always)]
+    fn apply<S: Isa, F: Element>(
+        c: &Coefficients<V<F, S>>,
+        e: V<F, S>,
+        x: V<F, S>,
+        q: V<F, S>,
+    ) -> V<F, S> {
+        Scaled::apply::<S, F>(c, e, x, q)
+    }
+}
+
 /// `a e + b q`, and `at_max` at the maximum: the gradient where the target is spread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spread<P>(std::marker::PhantomData<P>);
@@ -46,6 +67,7 @@ pub(crate) struct Spread<P>(std::marker::PhantomData<P>);
 impl<P: Parts> Map for Spread<P> {
     const LOGIT: bool = true;
     const MASS: bool = true;
+    const TARGET: bool = true;
     #[inline(always)]
     fn apply<S: Isa, F: Element>(
         c: &Coefficients<V<F, S>>,

@@ -1,11 +1,12 @@
 //! The second movement: from the summaries of rows, their losses and the coefficients of their
 //! gradients. A loss of the softmax family is an implementation of [`Settle`].
 
-use super::summary::Summaries;
+use super::summary::{Field, ROWS, Summary};
+use crate::float::Kind;
 use crate::simd::exp::Shift;
-use crate::simd::log1p::log1p;
+use crate::simd::log1p::log_with_odds;
 use crate::simd::sum::{Wide, Wide64};
-use crate::simd::{self, Element, Isa, dispatch};
+use crate::simd::{self, Element, Isa, V, dispatch};
 use fearless_simd::prelude::*;
 use std::ops::Range;
 
@@ -14,26 +15,85 @@ pub(crate) const NO_CLASS: i64 = -1;
 /// A class index that says: this row does not count.
 pub(crate) const IGNORED: i64 = -2;
 
-/// What a row brings besides its logits; a field an array.
+/// What a row brings besides its logits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Term<T> {
+    /// The mass on the target class.
+    pub(crate) hard: T,
+    /// The upstream gradient of the row's loss.
+    pub(crate) upstream: T,
+    /// Its binary exponent.
+    pub(crate) exponent: T,
+    /// 1 where the row counts, 0 where it is ignored.
+    pub(crate) live: T,
+    /// The target's logit.
+    pub(crate) picked: T,
+}
+
+/// [`Term`]s of a group of rows, and their target classes.
 #[derive(Debug, Default)]
 pub(crate) struct Terms {
-    /// The target class, [`NO_CLASS`] or [`IGNORED`].
+    /// The target class, [`NO_CLASS`] or [`IGNORED`]; padded to whole [`ROWS`].
     pub(crate) target: Vec<i64>,
-    /// The mass on the target class.
-    pub(crate) hard: Vec<f64>,
-    /// The upstream gradient of the row's loss.
-    pub(crate) upstream: Vec<f64>,
-    /// 1 where the row counts, 0 where it is ignored.
-    pub(crate) live: Vec<f64>,
-    /// The target's logit.
-    pub(crate) picked: Vec<f64>,
+    pub(crate) rows: Vec<Term<Field>>,
+}
+
+/// How rows choose their headroom: exponentials are kept as `2^headroom` of themselves so that
+/// neither they nor the factor of a gradient, upstream over their sum, become subnormal where their
+/// product is not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room<F> {
+    /// At an upstream gradient of 1.
+    usual: F,
+    least: F,
+    most: F,
+}
+
+impl<F: Element> Room<F> {
+    /// Without derivatives there is no upstream gradient to heed.
+    pub(crate) fn new(derivatives: bool) -> Self {
+        let (usual, most) = if F::KIND == Kind::F32 { (64.0, 80.0) } else { (500.0, 900.0) };
+        let (least, most) = if derivatives { (0.0, most) } else { (usual, usual) };
+        Self { usual: F::of(usual), least: F::of(least), most: F::of(most) }
+    }
+
+    /// The headroom for an upstream gradient's exponent.
+    #[inline(always)]
+    pub(crate) fn of<S: Isa>(&self, simd: S, exponent: V<F, S>) -> V<F, S> {
+        let [usual, least, most] =
+            [self.usual, self.least, self.most].map(|v| simd::splat::<S, F>(simd, v));
+        (exponent + usual).max(least).min(most)
+    }
+
+    /// The same for one row.
+    pub(crate) fn of_one(&self, exponent: f64) -> F {
+        F::of((exponent + self.usual.wide()).clamp(self.least.wide(), self.most.wide()))
+    }
+}
+
+impl Term<Field> {
+    /// Sets the upstream gradients, and what comes of them.
+    #[inline(always)]
+    pub(crate) fn set_upstream(&mut self, upstream: Field) {
+        self.upstream = upstream;
+        self.exponent =
+            Field(upstream.0.map(|g| ((g.abs().to_bits() >> 52) as i32 - 1023).into()));
+    }
 }
 
 impl Terms {
-    pub(crate) fn resize(&mut self, rows: usize) {
-        self.target.resize(rows, NO_CLASS);
-        for field in [&mut self.hard, &mut self.upstream, &mut self.live, &mut self.picked] {
-            field.resize(rows, 0.0);
+    /// Makes room for so many rows; those that fill the last group up have no class.
+    pub(crate) fn begin(&mut self, rows: usize) {
+        let groups = rows.div_ceil(ROWS);
+        self.target.resize(groups * ROWS, NO_CLASS);
+        self.target[rows..].fill(NO_CLASS);
+        self.rows.resize(groups, Term::default());
+    }
+
+    /// Makes what fills the last group up count nothing.
+    pub(crate) fn end(&mut self, rows: usize) {
+        if let (Some(last), n @ 1..) = (self.rows.last_mut(), rows % ROWS) {
+            last.live.0[n..].fill(0.0);
         }
     }
 }
@@ -61,16 +121,16 @@ pub(crate) struct Softmax<S: Isa> {
     pub(crate) mass: S::f64s,
     /// See [`super::summary::Summary`].
     pub(crate) mass_rest: S::f64s,
-    /// See [`Terms`].
+    /// See [`Term`].
     pub(crate) hard: S::f64s,
-    /// See [`Terms`].
+    /// See [`Term`].
     pub(crate) upstream: S::f64s,
-    /// See [`Terms`].
+    /// See [`Term`].
     pub(crate) picked: S::f64s,
 }
 
 /// The coefficients of one output; what they mean is its [`super::emit::Map`]'s to say.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Coefficients<T> {
     pub(crate) a: T,
     pub(crate) b: T,
@@ -79,8 +139,22 @@ pub(crate) struct Coefficients<T> {
     pub(crate) at_max: T,
 }
 
+impl<T> Coefficients<T> {
+    /// Each in another type.
+    pub(crate) fn map<U>(self, f: impl Fn(T) -> U) -> Coefficients<U> {
+        Coefficients { a: f(self.a), b: f(self.b), max: f(self.max), at_max: f(self.at_max) }
+    }
+}
+
+impl Coefficients<Field> {
+    /// Those of one row.
+    pub(crate) fn row(&self, i: usize) -> Coefficients<f64> {
+        Coefficients { a: self.a.0[i], b: self.b.0[i], max: self.max.0[i], at_max: self.at_max.0[i] }
+    }
+}
+
 /// What a loss says of rows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Settled<T> {
     pub(crate) loss: T,
     /// The target's exponential is replaced, for the gradient, by `keep` times itself plus `patch`.
@@ -95,33 +169,11 @@ pub(crate) struct Settled<T> {
 
 /// A member of the softmax family.
 pub(crate) trait Settle: Sync {
-    /// What rows bring besides their logits. Fills `target`, `hard`, `upstream` and `live` from 0
-    /// on.
+    /// What rows bring besides their logits: all but `picked`, which the engine fills.
     fn terms(&self, rows: Range<usize>, terms: &mut Terms);
 
     /// The loss of rows and the coefficients of its derivatives.
     fn settle<S: Isa>(&self, simd: S, row: &Softmax<S>) -> Settled<S::f64s>;
-}
-
-/// [`Settled`] of a group of rows, a field an array.
-#[derive(Debug, Default)]
-pub(crate) struct SettledRows {
-    pub(crate) loss: Vec<f64>,
-    pub(crate) keep: Vec<f64>,
-    pub(crate) patch: Vec<f64>,
-    /// `first` and `second`, in the order of [`Coefficients`]'s fields.
-    pub(crate) coefficients: [[Vec<f64>; 4]; 2],
-}
-
-impl SettledRows {
-    pub(crate) fn resize(&mut self, rows: usize) {
-        for field in [&mut self.loss, &mut self.keep, &mut self.patch] {
-            field.resize(rows, 0.0);
-        }
-        for field in self.coefficients.iter_mut().flatten() {
-            field.resize(rows, 0.0);
-        }
-    }
 }
 
 /// How much of [`Settled`] is wanted: the rest is not even computed.
@@ -134,63 +186,59 @@ pub(crate) mod wanted {
     pub(crate) const ALL: u8 = 2;
 }
 
-/// Settles the first `rows` rows; returns the sum of their losses. The loss of a row that is ignored
-/// is 0.
+/// Settles `rows` rows; returns the sum of their losses. The loss of a row that is ignored is 0.
 pub(crate) fn settle_rows<F: Element, L: Settle>(
     loss: &L,
-    summaries: &Summaries,
+    summaries: &[Summary<Field>],
     terms: &Terms,
     rows: usize,
     wanted: u8,
-    out: &mut SettledRows,
+    out: &mut [Settled<Field>],
 ) -> f64 {
     #[inline(never)]
     fn kernel<const WANTED: u8, S: Isa, F: Element, L: Settle>(
         simd: S,
         loss: &L,
-        summaries: &Summaries,
-        terms: &Terms,
-        rows: usize,
-        out: &mut SettledRows,
+        summaries: &[Summary<Field>],
+        terms: &[Term<Field>],
+        out: &mut [Settled<Field>],
     ) -> f64 {
         simd.vectorize(
             #[inline(always)]
             || {
                 let zero = splat(simd, 0.0);
                 let mut sum = Wide64::<S>::zero(simd);
-                for at in (0..rows).step_by(simd::lanes::<S, f64>()) {
-                    let row = softmax::<S, F>(simd, summaries, terms, at);
-                    let mut settled = loss.settle(simd, &row);
-                    let live = read(simd, &terms.live, at).simd_gt(zero);
-                    settled.loss = live.select(settled.loss, zero);
-                    // Beyond the last row are lanes that no row has.
-                    let there = (at + simd::lanes::<S, f64>()).min(rows) - at;
-                    sum.add(first::<S>(simd, settled.loss, there));
-                    write::<WANTED, S>(&settled, at, out);
+                let mut plain = zero;
+                for ((summary, term), out) in summaries.iter().zip(terms).zip(out) {
+                    for at in (0..ROWS).step_by(simd::lanes::<S, f64>()) {
+                        let row = softmax::<S, F>(simd, summary, term, at);
+                        let mut settled = loss.settle(simd, &row);
+                        let live = read(simd, &term.live, at).simd_gt(zero);
+                        settled.loss = live.select(settled.loss, zero);
+                        if F::KIND == Kind::F64 {
+                            sum.add(settled.loss);
+                        } else {
+                            plain += settled.loss;
+                        }
+                        write::<WANTED, S>(&settled, at, out);
+                    }
                 }
-                sum.total()
+                sum.total() + plain.reduce_sum()
             },
         )
     }
+    let groups = rows.div_ceil(ROWS);
+    let (summaries, terms, out) = (&summaries[..groups], &terms.rows[..groups], &mut out[..groups]);
     dispatch!(simd::level(), s => match wanted {
-        wanted::LOSS => kernel::<{ wanted::LOSS }, _, F, L>(s, loss, summaries, terms, rows, out),
-        wanted::FACTOR => kernel::<{ wanted::FACTOR }, _, F, L>(s, loss, summaries, terms, rows, out),
-        _ => kernel::<{ wanted::ALL }, _, F, L>(s, loss, summaries, terms, rows, out),
+        wanted::LOSS => kernel::<{ wanted::LOSS }, _, F, L>(s, loss, summaries, terms, out),
+        wanted::FACTOR => kernel::<{ wanted::FACTOR }, _, F, L>(s, loss, summaries, terms, out),
+        _ => kernel::<{ wanted::ALL }, _, F, L>(s, loss, summaries, terms, out),
     })
 }
 
-/// The first `n` lanes, and 0 in the others.
 #[inline(always)]
-fn first<S: Isa>(simd: S, v: S::f64s, n: usize) -> S::f64s {
-    const STEPS: [f64; 16] =
-        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
-    let keep = simd::load::<S, f64>(simd, &STEPS[8 - n..]).simd_gt(splat(simd, 0.0));
-    keep.select(v, splat(simd, 0.0))
-}
-
-#[inline(always)]
-fn read<S: Isa>(simd: S, from: &[f64], at: usize) -> S::f64s {
-    simd::load::<S, f64>(simd, &from[at..])
+fn read<S: Isa>(simd: S, from: &Field, at: usize) -> S::f64s {
+    simd::load::<S, f64>(simd, &from.0[at..])
 }
 
 #[inline(always)]
@@ -198,27 +246,34 @@ fn splat<S: Isa>(simd: S, v: f64) -> S::f64s {
     simd::splat::<S, f64>(simd, v)
 }
 
-/// Reads a vector of rows. The arrays are padded to whole vectors.
+/// Reads a vector of rows.
 #[inline(always)]
-fn softmax<S: Isa, F: Element>(simd: S, s: &Summaries, terms: &Terms, at: usize) -> Softmax<S> {
+fn softmax<S: Isa, F: Element>(
+    simd: S,
+    s: &Summary<Field>,
+    term: &Term<Field>,
+    at: usize,
+) -> Softmax<S> {
     let (max, center, ties) = (read(simd, &s.max, at), read(simd, &s.center, at), read(simd, &s.ties, at));
     // exp(max) in units; where the maximum is the center, the difference is 0, also between
     // infinities.
     let near = center.simd_eq(splat(simd, 0.0)).select(max, splat(simd, 0.0));
-    let top = Shift::<S, f64>::new(simd, splat(simd, 0.0), read(simd, &s.k, at)).exp(simd, near);
+    let shift = Shift::<S, f64>::new(simd, splat(simd, 0.0), read(simd, &s.k, at));
+    let top = shift.exp_by(simd, &F::EXP_WIDE, near);
 
     let rest = read(simd, &s.rest, at);
-    let others = (ties - splat(simd, 1.0)).mul_add(top, rest);
-    // One logit at +inf has all the mass; two, or none above -inf, have no softmax.
+    let mut others = (ties - splat(simd, 1.0)).mul_add(top, rest);
     let infinite = max.abs().simd_eq(splat(simd, f64::INFINITY));
-    let alone = max.simd_gt(splat(simd, 0.0)) & ties.simd_eq(splat(simd, 1.0));
-    let others = (!infinite | alone).select(others, splat(simd, f64::NAN));
-    let odds = others / top;
-    let log = log1p::<S, F>(simd, odds);
+    if infinite.any_true() {
+        // One logit at +inf has all the mass; two, or none above -inf, have no softmax.
+        let alone = max.simd_gt(splat(simd, 0.0)) & ties.simd_eq(splat(simd, 1.0));
+        others = (!infinite | alone).select(others, splat(simd, f64::NAN));
+    }
+    let log = log_with_odds::<S, F>(simd, others, top);
     Softmax {
         max,
         others,
-        odds,
+        odds: others / top,
         log,
         log_sum_exp: infinite.select(max + rest, max + log),
         sum: top + others,
@@ -226,32 +281,31 @@ fn softmax<S: Isa, F: Element>(simd: S, s: &Summaries, terms: &Terms, at: usize)
         dot: read(simd, &s.dot, at),
         mass: read(simd, &s.mass, at),
         mass_rest: read(simd, &s.mass_rest, at),
-        hard: read(simd, &terms.hard, at),
-        upstream: read(simd, &terms.upstream, at),
-        picked: read(simd, &terms.picked, at),
+        hard: read(simd, &term.hard, at),
+        upstream: read(simd, &term.upstream, at),
+        picked: read(simd, &term.picked, at),
     }
 }
 
 #[inline(always)]
-fn write<const WANTED: u8, S: Isa>(s: &Settled<S::f64s>, at: usize, out: &mut SettledRows) {
+fn write<const WANTED: u8, S: Isa>(s: &Settled<S::f64s>, at: usize, out: &mut Settled<Field>) {
     put::<S>(s.loss, at, &mut out.loss);
     if WANTED >= wanted::FACTOR {
         put::<S>(s.keep, at, &mut out.keep);
         put::<S>(s.patch, at, &mut out.patch);
-        put::<S>(s.first.a, at, &mut out.coefficients[0][0]);
+        put::<S>(s.first.a, at, &mut out.first.a);
     }
     if WANTED == wanted::ALL {
-        for (c, to) in [s.first, s.second].into_iter().zip(&mut out.coefficients) {
-            let [a, b, max, at_max] = to;
-            put::<S>(c.a, at, a);
-            put::<S>(c.b, at, b);
-            put::<S>(c.max, at, max);
-            put::<S>(c.at_max, at, at_max);
+        for (c, to) in [(s.first, &mut out.first), (s.second, &mut out.second)] {
+            put::<S>(c.a, at, &mut to.a);
+            put::<S>(c.b, at, &mut to.b);
+            put::<S>(c.max, at, &mut to.max);
+            put::<S>(c.at_max, at, &mut to.at_max);
         }
     }
 }
 
 #[inline(always)]
-fn put<S: Isa>(v: S::f64s, at: usize, to: &mut [f64]) {
-    simd::store::<S, f64>(v, &mut to[at..]);
+fn put<S: Isa>(v: S::f64s, at: usize, to: &mut Field) {
+    simd::store::<S, f64>(v, &mut to.0[at..]);
 }

@@ -3,24 +3,31 @@
 //! The sum of exponentials is never formed with the maximum's own 1 in it: `rest` sums the others,
 //! so that `log1p(rest)` keeps a confident row's loss to the last bit.
 
-use std::ops::Range;
+/// Rows that are held together: the lanes of the widest vector, so that a field of theirs is whole
+/// vectors at every level.
+pub(crate) const ROWS: usize = 16;
+
+/// A field of [`ROWS`] rows.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub(crate) struct Field(pub(crate) [f64; ROWS]);
 
 /// The summary of some classes of a row. Its unit is `exp(center) 2^k`: multiply `rest` by it to
 /// get the sum of `exp(x)` over the classes below the maximum.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Summary {
-    pub(crate) max: f64,
-    pub(crate) center: f64,
-    pub(crate) k: f64,
-    pub(crate) rest: f64,
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Summary<T = f64> {
+    pub(crate) max: T,
+    pub(crate) center: T,
+    pub(crate) k: T,
+    pub(crate) rest: T,
     /// How many classes equal the maximum.
-    pub(crate) ties: f64,
+    pub(crate) ties: T,
     /// The sum over classes of mass times (max - x).
-    pub(crate) dot: f64,
+    pub(crate) dot: T,
     /// The sum of masses.
-    pub(crate) mass: f64,
+    pub(crate) mass: T,
     /// The sum of masses over the classes below the maximum.
-    pub(crate) mass_rest: f64,
+    pub(crate) mass_rest: T,
 }
 
 impl Summary {
@@ -94,60 +101,39 @@ fn exp_scaled(x: f64, k: f64) -> f64 {
     r.exp() * 2f64.powi(half as i32) * 2f64.powi((power - half) as i32)
 }
 
-/// Summaries of a group of rows, a field an array: lanes of `settle` are rows.
-#[derive(Debug, Default)]
-pub(crate) struct Summaries {
-    pub(crate) max: Vec<f64>,
-    pub(crate) center: Vec<f64>,
-    pub(crate) k: Vec<f64>,
-    pub(crate) rest: Vec<f64>,
-    pub(crate) ties: Vec<f64>,
-    pub(crate) dot: Vec<f64>,
-    pub(crate) mass: Vec<f64>,
-    pub(crate) mass_rest: Vec<f64>,
+impl Summary<Field> {
+    /// One of the sixteen.
+    pub(crate) fn row(&self, i: usize) -> Summary {
+        Summary {
+            max: self.max.0[i],
+            center: self.center.0[i],
+            k: self.k.0[i],
+            rest: self.rest.0[i],
+            ties: self.ties.0[i],
+            dot: self.dot.0[i],
+            mass: self.mass.0[i],
+            mass_rest: self.mass_rest.0[i],
+        }
+    }
+
+    /// Replaces one of the sixteen.
+    pub(crate) fn set_row(&mut self, i: usize, s: Summary) {
+        self.max.0[i] = s.max;
+        self.center.0[i] = s.center;
+        self.k.0[i] = s.k;
+        self.rest.0[i] = s.rest;
+        self.ties.0[i] = s.ties;
+        self.dot.0[i] = s.dot;
+        self.mass.0[i] = s.mass;
+        self.mass_rest.0[i] = s.mass_rest;
+    }
 }
 
-impl Summaries {
-    fn fields(&mut self) -> [&mut Vec<f64>; 8] {
-        let Self { max, center, k, rest, ties, dot, mass, mass_rest } = self;
-        [max, center, k, rest, ties, dot, mass, mass_rest]
-    }
-
-    /// Makes room for so many rows.
-    pub(crate) fn resize(&mut self, rows: usize) {
-        for field in self.fields() {
-            field.resize(rows, 0.0);
-        }
-    }
-
-    pub(crate) fn get(&self, row: usize) -> Summary {
-        Summary {
-            max: self.max[row],
-            center: self.center[row],
-            k: self.k[row],
-            rest: self.rest[row],
-            ties: self.ties[row],
-            dot: self.dot[row],
-            mass: self.mass[row],
-            mass_rest: self.mass_rest[row],
-        }
-    }
-
-    pub(crate) fn set(&mut self, row: usize, s: Summary) {
-        self.max[row] = s.max;
-        self.center[row] = s.center;
-        self.k[row] = s.k;
-        self.rest[row] = s.rest;
-        self.ties[row] = s.ties;
-        self.dot[row] = s.dot;
-        self.mass[row] = s.mass;
-        self.mass_rest[row] = s.mass_rest;
-    }
-
-    /// Merges another group's summaries into these, row by row.
-    pub(crate) fn merge(&mut self, other: &Self, rows: Range<usize>) {
-        for row in rows {
-            self.set(row, self.get(row).merge(other.get(row)));
+/// Merges another group's summaries into these, row by row.
+pub(crate) fn merge_rows(into: &mut [Summary<Field>], other: &[Summary<Field>]) {
+    for (into, other) in into.iter_mut().zip(other) {
+        for i in 0..ROWS {
+            into.set_row(i, into.row(i).merge(other.row(i)));
         }
     }
 }

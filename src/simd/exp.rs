@@ -50,6 +50,19 @@ pub(crate) const F32: Constants<f32> = Constants {
     poly: &[0.499_999_9, 0.166_665_18, 0.041_669_533, 8.368_923e-3, 1.375_138_2e-3],
 };
 
+/// In `f64` lanes what `f32` needs: relative error of the polynomial: 2^-34.
+pub(crate) const F64_SHORT: Constants<f64> = Constants {
+    poly: &[
+        0.500_000_006_803_719_3,
+        0.166_666_658_645_932_5,
+        0.041_666_293_634_907_09,
+        8.333_497_674_030_212e-3,
+        1.394_475_855_286_261_8e-3,
+        1.979_024_382_468_488_2e-4,
+    ],
+    ..F64
+};
+
 /// Relative error of the polynomial: 2^-57.7.
 pub(crate) const F64: Constants<f64> = Constants {
     log2_e: std::f64::consts::LOG2_E,
@@ -111,7 +124,12 @@ impl<S: Isa, F: Element> Shift<S, F> {
     /// `exp(x - center) 2^-k`, to 0.9 ulp with fused arithmetic; NaN stays NaN.
     #[inline(always)]
     pub(crate) fn exp(&self, simd: S, x: V<F, S>) -> V<F, S> {
-        let c = &F::EXP;
+        self.exp_by(simd, &F::EXP, x)
+    }
+
+    /// The same by a polynomial of one's choice.
+    #[inline(always)]
+    pub(crate) fn exp_by(&self, simd: S, c: &Constants<F>, x: V<F, S>) -> V<F, S> {
         // In this order a NaN among the second operands survives.
         let x = self.floor.max(x - self.center);
         let t = x.mul_add(splat::<S, F>(simd, c.log2_e), self.round);

@@ -48,7 +48,7 @@ impl<S: Isa> Wide<S, f32> for Wide32<S> {
     }
     #[inline(always)]
     fn total(self) -> f64 {
-        sum_lanes::<S>(self.low + self.high)
+        (self.low + self.high).reduce_sum()
     }
 }
 
@@ -94,16 +94,6 @@ impl<S: Isa> Wide<S, f64> for Wide64<S> {
         }
         total.value()
     }
-}
-
-/// The lanes of a vector, added in a fixed order by halves.
-#[inline(always)]
-fn sum_lanes<S: Isa>(v: S::f64s) -> f64 {
-    let mut lanes = [0.0; 8];
-    let n = S::f64s::LEN;
-    lanes[..n].copy_from_slice(v.as_slice());
-    let [a, b, c, d, e, f, g, h] = lanes;
-    ((a + b) + (c + d)) + ((e + f) + (g + h))
 }
 
 /// A scalar sum in twice the precision (Neumaier 1974).

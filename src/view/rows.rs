@@ -86,6 +86,13 @@ impl<'a, F: Real> Lines<'a, F> {
         self.len
     }
 
+    /// All lines as one slice, where nothing lies between them.
+    pub fn dense(&self) -> Option<&'a [F]> {
+        // SAFETY: every line's elements are readable for 'a, and each starts where the last ends.
+        (self.step == self.len as isize)
+            .then(|| unsafe { std::slice::from_raw_parts(self.data, self.len * self.count) })
+    }
+
     /// One line.
     #[inline(always)]
     pub fn line(&self, i: usize) -> &'a [F] {
@@ -117,6 +124,14 @@ impl<'a, F: Real> LinesMut<'a, F> {
     /// How many lines.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// See [`Lines::dense`].
+    pub fn dense(&mut self) -> Option<&mut [F]> {
+        // SAFETY: every line's elements are borrowed with self, and each starts where the last
+        // ends.
+        (self.step == self.len as isize)
+            .then(|| unsafe { std::slice::from_raw_parts_mut(self.data, self.len * self.count) })
     }
 
     /// One line.
