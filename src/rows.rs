@@ -162,7 +162,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
             (GROUP / classes).clamp(1, 16)
         } else {
             // An odd number of cache lines needs no padding: see across::step.
-            let lines = (TILE / classes / ROWS).clamp(1, 640).min(self.input.rows().div_ceil(ROWS));
+            let lines = (TILE / classes / ROWS).clamp(1, 64).min(self.input.rows().div_ceil(ROWS));
             (lines.max(1) - 1 | 1) * ROWS
         }
     }

@@ -416,6 +416,14 @@ pub(crate) fn select<S: Isa, F: Element>(
     mask.select(yes, no)
 }
 
+/// Asks for as much memory as `src` takes, `ahead` elements past it.
+#[inline(always)]
+pub(crate) fn prefetch_all<S: Isa, F>(simd: S, src: &[F], ahead: usize) {
+    for line in src.chunks(64 / size_of::<F>()) {
+        simd.prefetch(line, ahead);
+    }
+}
+
 /// `v` in every lane.
 #[inline(always)]
 pub(crate) fn splat<S: Isa, F: Element>(simd: S, v: F) -> V<F, S> {

@@ -149,19 +149,19 @@ impl Targets<'_> {
         self.target.stage_indices(rows.clone(), &mut terms.target[..rows.len()]);
         fill_upstream(&self.upstream, rows, self.denominator, &mut terms.rows);
         let (ignore_index, classes, share) = (self.ignore_index, self.classes as u64, self.share);
-        let groups = terms.target.chunks_exact_mut(ROWS).zip(&mut terms.rows);
+        let groups = terms.target.as_chunks_mut::<ROWS>().0.iter_mut().zip(&mut terms.rows);
         simd::vectorized(
             #[inline(always)]
-            || for (target, term) in groups {
-                for ((target, hard), live) in
-                    target.iter_mut().zip(&mut term.hard.0).zip(&mut term.live.0)
-                {
+            || for (targets, term) in groups {
+                for (i, target) in targets.iter_mut().enumerate() {
                     let counts = *target != ignore_index;
                     let known = (*target as u64) < classes;
                     // Every class was checked; one that another thread has changed since is NaN.
-                    *hard = if !counts { 0.0 } else if known { share } else { f64::NAN };
-                    *live = if counts { 1.0 } else { 0.0 };
-                    *target = if !counts { IGNORED } else if known { *target } else { NO_CLASS };
+                    let hard = if known { share } else { f64::NAN };
+                    term.hard.0[i] = if counts { hard } else { 0.0 };
+                    term.live.0[i] = if counts { 1.0 } else { 0.0 };
+                    let class = if known { *target } else { NO_CLASS };
+                    *target = if counts { class } else { IGNORED };
                 }
             },
         );

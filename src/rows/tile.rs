@@ -94,31 +94,75 @@ fn copy<F: Element>(from: &Lines<'_, F>, step: usize, tile: &mut [F]) {
 /// Very few classes, whose number is known when a loop is compiled: a square of vectors would be
 /// mostly empty.
 mod few {
-    use crate::simd::{self, Element};
+    use super::ROWS;
+    use crate::simd::{self, Element, Isa, dispatch};
 
     fn split_into<const C: usize, F: Element>(from: &[F], step: usize, tile: &mut [F]) {
-        let mut lines = tile.chunks_mut(step);
-        let mut lines: [&mut [F]; C] =
-            std::array::from_fn(|_| &mut lines.next().expect("a line a class")[..from.len() / C]);
-        simd::vectorized(
-            #[inline(always)]
-            || for (i, row) in from.chunks_exact(C).enumerate() {
-                for (line, x) in lines.iter_mut().zip(row) {
-                    line[i] = *x;
-                }
-            },
-        );
+        #[inline(never)]
+        fn kernel<const C: usize, S: Isa, F: Element>(
+            simd: S,
+            from: &[F],
+            step: usize,
+            tile: &mut [F],
+        ) {
+            let mut lines = tile.chunks_mut(step);
+            let mut lines: [_; C] = std::array::from_fn(|_| {
+                lines.next().expect("a line a class").as_chunks_mut::<ROWS>().0.iter_mut()
+            });
+            simd.vectorize(
+                #[inline(always)]
+                || {
+                    let (groups, last) = from.as_chunks::<C>().0.as_chunks::<ROWS>();
+                    for rows in groups {
+                        // The next tile, most likely.
+                        simd::prefetch_all(simd, rows.as_flattened(), from.len());
+                        for (c, line) in lines.iter_mut().enumerate() {
+                            let line = line.next().expect("a group of each class");
+                            for (x, row) in line.iter_mut().zip(rows) {
+                                *x = row[c];
+                            }
+                        }
+                    }
+                    if last.is_empty() {
+                        return;
+                    }
+                    for (c, line) in lines.iter_mut().enumerate() {
+                        let line = line.next().expect("a group of each class");
+                        for (x, row) in line.iter_mut().zip(last) {
+                            *x = row[c];
+                        }
+                    }
+                },
+            );
+        }
+        dispatch!(simd::level(), s => kernel::<C, _, F>(s, from, step, tile));
     }
 
     fn join_from<const C: usize, F: Element>(tile: &[F], step: usize, to: &mut [F]) {
         let mut lines = tile.chunks(step);
-        let lines: [&[F]; C] =
-            std::array::from_fn(|_| &lines.next().expect("a line a class")[..to.len() / C]);
+        let mut lines: [_; C] = std::array::from_fn(|_| {
+            lines.next().expect("a line a class").as_chunks::<ROWS>().0.iter()
+        });
         simd::vectorized(
             #[inline(always)]
-            || for (i, row) in to.chunks_exact_mut(C).enumerate() {
-                for (line, x) in lines.iter().zip(row) {
-                    *x = line[i];
+            || {
+                let (groups, last) = to.as_chunks_mut::<C>().0.as_chunks_mut::<ROWS>();
+                for rows in groups {
+                    for (c, line) in lines.iter_mut().enumerate() {
+                        let line = line.next().expect("a group of each class");
+                        for (x, row) in line.iter().zip(rows.iter_mut()) {
+                            row[c] = *x;
+                        }
+                    }
+                }
+                if last.is_empty() {
+                    return;
+                }
+                for (c, line) in lines.iter_mut().enumerate() {
+                    let line = line.next().expect("a group of each class");
+                    for (x, row) in line.iter().zip(last.iter_mut()) {
+                        row[c] = *x;
+                    }
                 }
             },
         );
