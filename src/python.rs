@@ -35,8 +35,7 @@ fn cross_entropy<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
         let call = LossCall::new(py, input, target, weight, ignore_index, reduction, axis, true)?;
-        let derivatives =
-            Derivatives { return_grad, grad_output, grad_out, return_hess, hess_out };
+        let derivatives = Derivatives { return_grad, grad_output, grad_out, return_hess, hess_out };
         call.run(py, &derivatives, |inputs, outputs, interrupted| {
             compute_cross_entropy(inputs, Options { label_smoothing }, outputs, interrupted)
         })
@@ -59,13 +58,8 @@ fn nll_loss<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
         let call = LossCall::new(py, input, target, weight, ignore_index, reduction, axis, false)?;
-        let derivatives = Derivatives {
-            return_grad,
-            grad_output,
-            grad_out,
-            return_hess: false,
-            hess_out: None,
-        };
+        let derivatives =
+            Derivatives { return_grad, grad_output, grad_out, return_hess: false, hess_out: None };
         call.run(py, &derivatives, compute_nll_loss)
     })
 }

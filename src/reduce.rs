@@ -3,8 +3,8 @@
 
 use crate::error::{Error, Result};
 use crate::pool;
-use crate::simd::sum::Compensated;
 use crate::simd;
+use crate::simd::sum::Compensated;
 use crate::view::{Rows, Spans};
 use std::sync::OnceLock;
 

@@ -29,8 +29,8 @@ use mass::{Mass, Nothing, Parts, RowMass, TileMass, with_parts};
 use settle::{Coefficients, IGNORED, Room, Settle, Settled, Terms, settle_rows, wanted};
 use std::ops::Range;
 use std::sync::OnceLock;
-use summary::{Summary, merge_rows};
 pub(crate) use summary::{Field, ROWS};
+use summary::{Summary, merge_rows};
 
 /// Classes that are summarised at a time: a block and its exponentials fit the first-level cache.
 const BLOCK: usize = 4096;
@@ -39,17 +39,19 @@ const KEPT: usize = 640 << 10;
 /// Elements of the rows along which a group is settled together.
 const GROUP: usize = 16 << 10;
 /// Elements of a tile across rows.
-const TILE: usize = 96 << 10;
+const TILE: usize = 160 << 10;
 /// Elements that a tile may grow to rather than compute exponentials twice.
-const TILE_KEPT: usize = 64 << 10;
+const TILE_KEPT: usize = 160 << 10;
 /// With fewer classes than these, lanes are rows.
-const ALONG: usize = 48;
+const ALONG: usize = 80;
 /// Elements of a span, the unit of work that threads draw.
-const SPAN: usize = 96 << 10;
+const SPAN: usize = 160 << 10;
 /// Elements from which threads pay.
 const PARALLEL: usize = 192 << 10;
 /// Bytes of output from which it is written past the caches.
 const STREAM: usize = 8 << 20;
+/// Bytes of a row from which that pays although the row shares its first and last cache lines.
+const STREAM_ROW: usize = 2 << 10;
 
 /// What is written for each class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,8 +164,8 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
             (GROUP / classes).clamp(1, 16)
         } else {
             // An odd number of cache lines needs no padding: see across::step.
-            let lines = (TILE / classes / ROWS).clamp(1, 64).min(self.input.rows().div_ceil(ROWS));
-            (lines.max(1) - 1 | 1) * ROWS
+            let lines = (TILE / classes / ROWS).clamp(1, 640).min(self.input.rows().div_ceil(ROWS));
+            ((lines.max(1) - 1) | 1) * ROWS
         }
     }
 
@@ -219,7 +221,8 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
             (true, false) if plain => wanted::FACTOR,
             _ => wanted::ALL,
         };
-        s.sum = settle_rows::<F, L>(&self.settle, &s.summaries, &s.terms, n, wanted, &mut s.settled);
+        s.sum =
+            settle_rows::<F, L>(&self.settle, &s.summaries, &s.terms, n, wanted, &mut s.settled);
         if let Some(output) = self.loss {
             s.out.clear();
             s.out.extend(s.settled.iter().flat_map(|of| of.loss.0.map(F::of)).take(n));
@@ -232,7 +235,16 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let classes = self.input.classes();
         let writes = self.first.is_some() || self.second.is_some();
         let keeps = writes && rows.len() * classes * size_of::<F>() <= KEPT;
-        s.e.resize(if !writes { 0 } else if keeps { rows.len() * classes } else { BLOCK }, F::of(0.0));
+        s.e.resize(
+            if !writes {
+                0
+            } else if keeps {
+                rows.len() * classes
+            } else {
+                BLOCK
+            },
+            F::of(0.0),
+        );
         let room = Room::<F>::new(writes);
         s.units.clear();
         for (i, row) in rows.clone().enumerate() {
@@ -249,9 +261,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
                 let x = lend_or_stage(&self.input, row, block.clone(), &mut s.x, false);
                 let mass = self.row_mass::<P>(row, block.clone(), &mut s.q);
                 let largest = along::largest(x);
-                if !(largest <= max) {
-                    max = largest;
-                }
+                max = if largest <= max { max } else { largest };
                 let part = if keeps {
                     let e = &mut s.e[i * classes..][block.clone()];
                     along::summarise::<P, F, true>(x, max, headroom, &mass, e, BLOCK)
@@ -285,7 +295,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
                 let unit = s.units[i * per_row + b];
                 // Exponentials kept in a unit far from the row's may have lost bits.
                 let fits = unit.center == total.center && (unit.k - total.k).abs() <= 16.0;
-                let scale = if keeps && fits { unit.unit_over(&total) } else { 1.0 };
+                let scale = if keeps && fits && per_row > 1 { unit.unit_over(&total) } else { 1.0 };
                 self.emit_block::<P>(span, (i, row), block, (keeps, keeps && fits), scale, s);
             }
         }
@@ -313,10 +323,13 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         } else {
             &[]
         };
-        let e = if keeps { &mut s.e[i * classes..][block.clone()] } else { &mut s.e[..block.len()] };
-        if !fits && !(log && self.second.is_none()) {
+        let e =
+            if keeps { &mut s.e[i * classes..][block.clone()] } else { &mut s.e[..block.len()] };
+        let needs_exponentials = !log || self.second.is_some();
+        if !fits && needs_exponentials {
             let exponent = s.terms.rows[i / ROWS].exponent.0[i % ROWS];
-            let (max, headroom) = (F::of(s.summaries[i / ROWS].max.0[i % ROWS]), Room::new(true).of_one(exponent));
+            let (max, headroom) =
+                (F::of(s.summaries[i / ROWS].max.0[i % ROWS]), Room::new(true).of_one(exponent));
             let none = RowMass { soft: &[], weight: &[], share: headroom, base: headroom };
             along::summarise::<Nothing, F, true>(x, max, headroom, &none, e, BLOCK);
         }
@@ -324,7 +337,14 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
             let c = s.settled[i / ROWS].second.row(i % ROWS);
             let c = Coefficients { a: c.a * scale, b: c.b * scale, ..c };
             let from = along::Sources { e, x, mass: RowMass::none() };
-            self.emit_row::<Curvature, Nothing>(span, (output, row), block.clone(), c, &from, &mut s.out);
+            self.emit_row::<Curvature, Nothing>(
+                span,
+                (output, row),
+                block.clone(),
+                c,
+                &from,
+                &mut s.out,
+            );
         }
         let Some((emission, output)) = self.first else { return };
         let settled = &s.settled[i / ROWS];
@@ -332,7 +352,14 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let c = Coefficients { a: c.a * scale, ..c };
         if emission == Emission::LogSoftmax {
             let from = along::Sources { e, x, mass: RowMass::none() };
-            self.emit_row::<LogProbability, Nothing>(span, (output, row), block, c, &from, &mut s.out);
+            self.emit_row::<LogProbability, Nothing>(
+                span,
+                (output, row),
+                block,
+                c,
+                &from,
+                &mut s.out,
+            );
             return;
         }
         let target = usize::try_from(s.terms.target[i]).ok().filter(|t| block.contains(t));
@@ -364,7 +391,12 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let c = c.map(F::of);
         if span.shape_of(output).lends_rows::<F>() {
             let out = span.row_mut(output, row, block);
-            along::emit::<M, P, F>(&c, from, out, self.stream);
+            along::emit::<M, P, F>(
+                &c,
+                from,
+                out,
+                self.stream && self.input.classes() * size_of::<F>() >= STREAM_ROW,
+            );
         } else {
             staged.resize(block.len(), F::of(0.0));
             along::emit::<M, P, F>(&c, from, staged, false);
@@ -473,14 +505,16 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let none = TileMass { soft: &[], weight: &[], share: F::of(0.0), base: F::of(0.0) };
         let at = (rows.clone(), block.clone());
         if let Some(output) = self.second {
-            let (coefficients, target) = narrow(&s.settled, |of| &of.second, n, true, &mut s.narrow, &[]);
+            let (coefficients, target) =
+                narrow(&s.settled, |of| &of.second, n, true, &mut s.narrow, &[]);
             let from = across::Sources { coefficients, target, ignored, e, x: &s.x, mass: none };
             self.emit_to::<Curvature, Nothing>(span, output, at.clone(), &from, &mut s.out);
         }
         let Some((emission, output)) = self.first else { return };
         indices(&s.terms.target, block.start, &mut s.index);
         let plain = self.is_plain(emission);
-        let (coefficients, target) = narrow(&s.settled, |of| &of.first, n, !plain, &mut s.narrow, &s.index);
+        let (coefficients, target) =
+            narrow(&s.settled, |of| &of.first, n, !plain, &mut s.narrow, &s.index);
         let mut from = across::Sources { coefficients, target, ignored, e, x: &s.x, mass: none };
         if emission == Emission::LogSoftmax {
             self.emit_to::<LogProbability, Nothing>(span, output, at, &from, &mut s.out);
@@ -589,8 +623,10 @@ fn indices<F: Element>(target: &[i64], first: usize, out: &mut Vec<F>) {
     resize(out, target.len());
     simd::vectorized(
         #[inline(always)]
-        || for (out, t) in out.iter_mut().zip(target) {
-            *out = F::of((*t - first as i64) as f64);
+        || {
+            for (out, t) in out.iter_mut().zip(target) {
+                *out = F::of((*t - first as i64) as f64);
+            }
         },
     );
 }
@@ -618,16 +654,18 @@ fn narrow<'b, F: Element>(
     }
     simd::vectorized(
         #[inline(always)]
-        || for (i, settled) in settled[..groups].iter().enumerate() {
-            let lanes = i * ROWS..(i + 1) * ROWS;
-            let from = of(settled);
-            narrow_field(&from.a, &mut a[lanes.clone()]);
-            narrow_field(&settled.keep, &mut keep[lanes.clone()]);
-            narrow_field(&settled.patch, &mut patch[lanes.clone()]);
-            if all {
-                narrow_field(&from.b, &mut b[lanes.clone()]);
-                narrow_field(&from.max, &mut max[lanes.clone()]);
-                narrow_field(&from.at_max, &mut at_max[lanes]);
+        || {
+            for (i, settled) in settled[..groups].iter().enumerate() {
+                let lanes = i * ROWS..(i + 1) * ROWS;
+                let from = of(settled);
+                narrow_field(&from.a, &mut a[lanes.clone()]);
+                narrow_field(&settled.keep, &mut keep[lanes.clone()]);
+                narrow_field(&settled.patch, &mut patch[lanes.clone()]);
+                if all {
+                    narrow_field(&from.b, &mut b[lanes.clone()]);
+                    narrow_field(&from.max, &mut max[lanes.clone()]);
+                    narrow_field(&from.at_max, &mut at_max[lanes]);
+                }
             }
         },
     );

@@ -16,12 +16,12 @@ pub(crate) use fearless_simd::prelude::*;
 use crate::float::Real;
 use std::sync::OnceLock;
 
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+use fearless_simd::Fallback as Baseline;
 #[cfg(target_arch = "aarch64")]
 use fearless_simd::aarch64::Neon as Baseline;
 #[cfg(target_arch = "x86_64")]
 use fearless_simd::x86::{Avx2, Avx512, Sse2 as Baseline};
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-use fearless_simd::Fallback as Baseline;
 
 /// The instruction sets that kernels are compiled for; each variant holds the proof that this
 /// machine has them.

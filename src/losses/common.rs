@@ -61,7 +61,8 @@ impl<'a> Inputs<'a> {
         }
         let mut rows = shape.to_vec();
         rows.remove(self.axis);
-        let (want, what) = if soft { (shape, "probabilities") } else { (&rows[..], "class indices") };
+        let (want, what) =
+            if soft { (shape, "probabilities") } else { (&rows[..], "class indices") };
         if self.target.shape() != want {
             return Err(Error::Value(format!(
                 "target must have shape {} ({what} for input of shape {}), got {}",
@@ -152,16 +153,18 @@ impl Targets<'_> {
         let groups = terms.target.as_chunks_mut::<ROWS>().0.iter_mut().zip(&mut terms.rows);
         simd::vectorized(
             #[inline(always)]
-            || for (targets, term) in groups {
-                for (i, target) in targets.iter_mut().enumerate() {
-                    let counts = *target != ignore_index;
-                    let known = (*target as u64) < classes;
-                    // Every class was checked; one that another thread has changed since is NaN.
-                    let hard = if known { share } else { f64::NAN };
-                    term.hard.0[i] = if counts { hard } else { 0.0 };
-                    term.live.0[i] = if counts { 1.0 } else { 0.0 };
-                    let class = if known { *target } else { NO_CLASS };
-                    *target = if counts { class } else { IGNORED };
+            || {
+                for (targets, term) in groups {
+                    for (i, target) in targets.iter_mut().enumerate() {
+                        let counts = *target != ignore_index;
+                        let known = (*target as u64) < classes;
+                        // Every class was checked; one that another thread has changed since is NaN.
+                        let hard = if known { share } else { f64::NAN };
+                        term.hard.0[i] = if counts { hard } else { 0.0 };
+                        term.live.0[i] = if counts { 1.0 } else { 0.0 };
+                        let class = if known { *target } else { NO_CLASS };
+                        *target = if counts { class } else { IGNORED };
+                    }
                 }
             },
         );

@@ -59,60 +59,66 @@ pub fn nll_loss(
         all.push(o);
         all.len() - 1
     };
-    let loss_out =
-        outputs.losses.map(|v| push(RowsMut::new(v, None, &order.without(inputs.axis))));
+    let loss_out = outputs.losses.map(|v| push(RowsMut::new(v, None, &order.without(inputs.axis))));
     let grad_out = outputs.grad.map(|v| push(RowsMut::new(v, Some(inputs.axis), &order)));
     let work = if grad_out.is_some() { rows * classes } else { rows };
     let group = (TILE / classes.max(1)).clamp(1, 512);
-    let spans = Spans::new(rows, (4 * TILE / if work > rows { classes } else { 1 }).max(group), all);
+    let spans =
+        Spans::new(rows, (4 * TILE / if work > rows { classes } else { 1 }).max(group), all);
     let sums: Vec<OnceLock<Compensated>> = vec![OnceLock::new(); spans.count()];
 
     type Scratch = (Terms, Vec<f64>, Vec<f64>);
-    pool::run(&spans, work >= 1 << 18, interrupted, |span, (terms, losses, tile): &mut Scratch| {
-        let mut sum = Compensated::default();
-        let all = span.rows();
-        for start in all.clone().step_by(group) {
-            let rows = start..(start + group).min(all.end);
-            let n = rows.len();
-            terms.begin(n);
-            targets.fill(rows.clone(), terms);
-            losses.clear();
-            losses.extend(rows.clone().enumerate().map(|(i, row)| {
-                let weight = terms.rows[i / ROWS].hard.0[i % ROWS];
-                // Weight 0 on an infinite loss is nothing.
-                match usize::try_from(terms.target[i]) {
-                    Ok(class) if weight != 0.0 => -weight * input.pick::<f64>(row, class),
-                    Ok(_) => 0.0,
-                    Err(_) if terms.target[i] == IGNORED => 0.0,
-                    Err(_) => f64::NAN,
-                }
-            }));
-            losses.iter().for_each(|l| sum.add(*l));
-            if let Some(output) = loss_out {
-                span.write_column(output, rows.clone(), losses);
-            }
-            let Some(output) = grad_out else { continue };
-            // Rows and classes are staged in the order in which they lie.
-            let width = classes.min(TILE);
-            for first in (0..classes).step_by(width) {
-                let block = first..(first + width).min(classes);
-                let (row_step, class_step) =
-                    if input.classes_are_close() { (block.len(), 1) } else { (1, n) };
-                tile.clear();
-                tile.resize(n * block.len(), 0.0);
-                for i in 0..n {
-                    let class = usize::try_from(terms.target[i]).ok().filter(|c| block.contains(c));
-                    if let Some(class) = class {
-                        let term = &terms.rows[i / ROWS];
-                        tile[i * row_step + (class - first) * class_step] =
-                            -term.upstream.0[i % ROWS] * term.hard.0[i % ROWS];
+    pool::run(
+        &spans,
+        work >= 1 << 18,
+        interrupted,
+        |span, (terms, losses, tile): &mut Scratch| {
+            let mut sum = Compensated::default();
+            let all = span.rows();
+            for start in all.clone().step_by(group) {
+                let rows = start..(start + group).min(all.end);
+                let n = rows.len();
+                terms.begin(n);
+                targets.fill(rows.clone(), terms);
+                losses.clear();
+                losses.extend(rows.clone().enumerate().map(|(i, row)| {
+                    let weight = terms.rows[i / ROWS].hard.0[i % ROWS];
+                    // Weight 0 on an infinite loss is nothing.
+                    match usize::try_from(terms.target[i]) {
+                        Ok(class) if weight != 0.0 => -weight * input.pick::<f64>(row, class),
+                        Ok(_) => 0.0,
+                        Err(_) if terms.target[i] == IGNORED => 0.0,
+                        Err(_) => f64::NAN,
                     }
+                }));
+                losses.iter().for_each(|l| sum.add(*l));
+                if let Some(output) = loss_out {
+                    span.write_column(output, rows.clone(), losses);
                 }
-                span.write(output, rows.clone(), block, row_step, class_step, tile);
+                let Some(output) = grad_out else { continue };
+                // Rows and classes are staged in the order in which they lie.
+                let width = classes.min(TILE);
+                for first in (0..classes).step_by(width) {
+                    let block = first..(first + width).min(classes);
+                    let (row_step, class_step) =
+                        if input.classes_are_close() { (block.len(), 1) } else { (1, n) };
+                    tile.clear();
+                    tile.resize(n * block.len(), 0.0);
+                    for i in 0..n {
+                        let class =
+                            usize::try_from(terms.target[i]).ok().filter(|c| block.contains(c));
+                        if let Some(class) = class {
+                            let term = &terms.rows[i / ROWS];
+                            tile[i * row_step + (class - first) * class_step] =
+                                -term.upstream.0[i % ROWS] * term.hard.0[i % ROWS];
+                        }
+                    }
+                    span.write(output, rows.clone(), block, row_step, class_step, tile);
+                }
             }
-        }
-        sums[span.index()].set(sum).expect("a span is drawn once");
-    })?;
+            sums[span.index()].set(sum).expect("a span is drawn once");
+        },
+    )?;
     let mut total = Compensated::default();
     for sum in &sums {
         total.merge(*sum.get().expect("every span was drawn"));

@@ -25,8 +25,7 @@ impl Settle for Distribution {
     #[inline(always)]
     fn settle<S: Isa>(&self, simd: S, row: &Softmax<S>) -> Settled<S::f64s> {
         let one = simd::splat::<S, f64>(simd, 1.0);
-        let first =
-            Coefficients { a: one / row.sum, b: one, max: row.max, at_max: -row.log };
+        let first = Coefficients { a: one / row.sum, b: one, max: row.max, at_max: -row.log };
         Settled { loss: row.log_sum_exp, keep: one, patch: one, first, second: first }
     }
 }

@@ -243,7 +243,9 @@ impl<'py> Array<'py> {
         let out = Self { array, format: self.format };
         // SAFETY: the array is alive.
         if unsafe { (*out.raw()).fields.flags } & npyffi::NPY_ARRAY_WRITEABLE == 0 {
-            return Err(PyValueError::new_err(format!("{name} must be writeable, got a read-only array")));
+            return Err(PyValueError::new_err(format!(
+                "{name} must be writeable, got a read-only array"
+            )));
         }
         if overlaps_itself(out.shape(), out.array.strides(), out.format.kind.size()) {
             return Err(PyValueError::new_err(format!(
@@ -287,8 +289,11 @@ impl<'py> Array<'py> {
             if i == 0 && in_place && self.view()?.same_memory(&other.view()?) {
                 continue;
             }
-            let shares = numpy_attribute!(py, "may_share_memory")?
-                .call1((&self.array, &other.array, 100_000))?;
+            let shares = numpy_attribute!(py, "may_share_memory")?.call1((
+                &self.array,
+                &other.array,
+                100_000,
+            ))?;
             if shares.extract::<bool>()? {
                 let exception = if i == 0 && in_place {
                     format!(" unless it is {other_name} itself")

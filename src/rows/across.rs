@@ -64,7 +64,8 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                         until -= one;
                     }
                     F::store_wide::<S>(picked, &mut term.picked.0[lane..]);
-                    let headroom = room.of::<S>(simd, F::load_narrow(simd, &term.exponent.0[lane..]));
+                    let headroom =
+                        room.of::<S>(simd, F::load_narrow(simd, &term.exponent.0[lane..]));
                     let (shift, k) = Shift::<S, F>::of_max(simd, max, headroom);
                     let wide = F::Wide::<S>::zero(simd);
                     let (mut rest, mut dot, mut total, mut total_rest) = (wide, wide, wide, wide);

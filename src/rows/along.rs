@@ -19,18 +19,21 @@ pub(super) fn largest<F: Element>(x: &[F]) -> F {
                 let n = simd::lanes::<S, F>();
                 let lowest = F::of(f64::NEG_INFINITY);
                 let mut max = [splat::<S, F>(simd, lowest); 8];
-                let mut wide = x.chunks_exact(8 * n);
-                for x in &mut wide {
-                    for (j, max) in max.iter_mut().enumerate() {
-                        // In this order a NaN is passed over; the exponentials will find it.
-                        *max = simd::load::<S, F>(simd, &x[j * n..]).max(*max);
+                if let Some(end) = x.len().checked_sub(8 * n) {
+                    // The last vectors may have been seen before: that changes no maximum.
+                    for at in (0..end).step_by(8 * n).chain([end]) {
+                        for (j, max) in max.iter_mut().enumerate() {
+                            // In this order a NaN is passed over; the exponentials will find it.
+                            *max = simd::load::<S, F>(simd, &x[at + j * n..]).max(*max);
+                        }
                     }
+                } else {
+                    let mut whole = x.chunks_exact(n);
+                    for x in &mut whole {
+                        max[0] = simd::load::<S, F>(simd, x).max(max[0]);
+                    }
+                    max[1] = F::load_partial(simd, whole.remainder(), lowest).max(max[1]);
                 }
-                let mut narrow = wide.remainder().chunks_exact(n);
-                for x in &mut narrow {
-                    max[0] = simd::load::<S, F>(simd, x).max(max[0]);
-                }
-                max[1] = F::load_partial(simd, narrow.remainder(), lowest).max(max[1]);
                 let half = [
                     max[0].max(max[4]),
                     max[1].max(max[5]),
@@ -298,7 +301,11 @@ pub(super) fn emit<M: Map, P: Parts, F: Element>(
                 }
                 let tail = whole.into_remainder();
                 if !tail.is_empty() {
-                    F::store_partial(simd, value::<M, P, S, F>(simd, &c, from, at, tail.len()), tail);
+                    F::store_partial(
+                        simd,
+                        value::<M, P, S, F>(simd, &c, from, at, tail.len()),
+                        tail,
+                    );
                 }
             },
         );

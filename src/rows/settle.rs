@@ -76,8 +76,7 @@ impl Term<Field> {
     #[inline(always)]
     pub(crate) fn set_upstream(&mut self, upstream: Field) {
         self.upstream = upstream;
-        self.exponent =
-            Field(upstream.0.map(|g| ((g.abs().to_bits() >> 52) as i32 - 1023).into()));
+        self.exponent = Field(upstream.0.map(|g| ((g.abs().to_bits() >> 52) as i32 - 1023).into()));
     }
 }
 
@@ -149,7 +148,12 @@ impl<T> Coefficients<T> {
 impl Coefficients<Field> {
     /// Those of one row.
     pub(crate) fn row(&self, i: usize) -> Coefficients<f64> {
-        Coefficients { a: self.a.0[i], b: self.b.0[i], max: self.max.0[i], at_max: self.at_max.0[i] }
+        Coefficients {
+            a: self.a.0[i],
+            b: self.b.0[i],
+            max: self.max.0[i],
+            at_max: self.at_max.0[i],
+        }
     }
 }
 
@@ -254,7 +258,8 @@ fn softmax<S: Isa, F: Element>(
     term: &Term<Field>,
     at: usize,
 ) -> Softmax<S> {
-    let (max, center, ties) = (read(simd, &s.max, at), read(simd, &s.center, at), read(simd, &s.ties, at));
+    let (max, center, ties) =
+        (read(simd, &s.max, at), read(simd, &s.center, at), read(simd, &s.ties, at));
     // exp(max) in units; where the maximum is the center, the difference is 0, also between
     // infinities.
     let near = center.simd_eq(splat(simd, 0.0)).select(max, splat(simd, 0.0));

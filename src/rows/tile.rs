@@ -76,7 +76,8 @@ fn copy<F: Element>(from: &Lines<'_, F>, step: usize, tile: &mut [F]) {
                     let line = from.line(i);
                     // After the last comes the first of the next tile, most likely.
                     let next = i + ahead;
-                    let (next, ahead) = (from.line(next % from.count()), next / from.count() * from.width());
+                    let (next, ahead) =
+                        (from.line(next % from.count()), next / from.count() * from.width());
                     let mut at = 0;
                     while at + n <= line.len() {
                         simd.prefetch(&next[at..], ahead);
@@ -169,7 +170,12 @@ mod few {
     }
 
     /// Rows of classes to a tile, where there are so few; whether there are.
-    pub(super) fn split<F: Element>(from: &[F], classes: usize, step: usize, tile: &mut [F]) -> bool {
+    pub(super) fn split<F: Element>(
+        from: &[F],
+        classes: usize,
+        step: usize,
+        tile: &mut [F],
+    ) -> bool {
         match classes {
             2 => split_into::<2, F>(from, step, tile),
             3 => split_into::<3, F>(from, step, tile),
@@ -203,6 +209,7 @@ fn transpose<F: Element>(from: &Lines<'_, F>, to: &mut LinesMut<'_, F>) {
                 let n = simd::lanes::<S, F>();
                 let zero = splat::<S, F>(simd, F::of(0.0));
                 let (count, width) = (from.count(), from.width());
+                let ahead = count * from.step().unsigned_abs();
                 for i in (0..count).step_by(n) {
                     let high = n.min(count - i);
                     for j in (0..width).step_by(n) {
@@ -210,6 +217,8 @@ fn transpose<F: Element>(from: &Lines<'_, F>, to: &mut LinesMut<'_, F>) {
                         let mut square = [zero; 16];
                         for (k, v) in square.iter_mut().enumerate().take(high) {
                             let line = &from.line(i + k)[j..j + wide];
+                            // The next tile, most likely.
+                            simd.prefetch(line, ahead);
                             *v = if wide == n {
                                 simd::load(simd, line)
                             } else {

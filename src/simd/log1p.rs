@@ -23,7 +23,7 @@ use super::{Element, Isa, splat};
 use crate::float::Kind;
 use fearless_simd::prelude::*;
 
-const LN2_HIGH: f64 = 6.931_471_803_691_238_2e-1;
+const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
 const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
 const SERIES: [f64; 7] = [
     6.666_666_666_666_735e-1,
@@ -36,8 +36,12 @@ const SERIES: [f64; 7] = [
 ];
 
 /// Of `2 artanh(s) / s - 2` in `s^2 <= 0.0402`, by `s^2`: relative error of the whole 2^-35.
-const ARTANH: [f64; 4] =
-    [6.666_666_302_234_343e-1, 4.000_087_412_632_01e-1, 2.850_645_920_320_666e-1, 2.410_844_623_267_836_8e-1];
+const ARTANH: [f64; 4] = [
+    6.666_666_302_234_343e-1,
+    4.000_087_412_632_01e-1,
+    2.850_645_920_320_666e-1,
+    2.410_844_623_267_836_8e-1,
+];
 
 /// `log(1 + others / top)` for `others >= 0` and finite `top > 0`; NaN at NaN. Within an ulp or two
 /// of `f64` where `F` is that, within 2^-34 of itself where `F` is `f32`.
@@ -150,7 +154,7 @@ mod tests {
             for (&x, &got) in block.iter().zip(&out) {
                 let truth = x.ln_1p();
                 let exponent = ((truth.to_bits() >> 52) as i32).max(1) - 1075;
-                let error = (got - truth).abs() / 2f64.powi(exponent.max(-1022)) ;
+                let error = (got - truth).abs() / 2f64.powi(exponent.max(-1022));
                 if error > worst.0 {
                     worst = (error, x);
                 }
@@ -198,7 +202,10 @@ mod tests {
             println!("log1p f64 {name}: worst ulp {error:.3} at {at:e}");
             assert!(error <= bar::<f64>());
             let (error, at) = worst::<f32>(level, 0..=f32::MAX.to_bits());
-            println!("log1p f32 {name}: worst relative error 2^{:.2} at {at:e}", error.log2() - 53.0);
+            println!(
+                "log1p f32 {name}: worst relative error 2^{:.2} at {at:e}",
+                error.log2() - 53.0
+            );
             assert!(error <= bar::<f32>());
         }
     }

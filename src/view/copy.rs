@@ -79,9 +79,8 @@ unsafe fn gather_as<T: Stored, F: Real, const SWAPPED: bool>(
         }
         for j in 0..inner.len {
             // SAFETY: within the axes; unaligned reads need no alignment.
-            let x = unsafe {
-                row.wrapping_offset(j as isize * inner.far).cast::<T>().read_unaligned()
-            };
+            let x =
+                unsafe { row.wrapping_offset(j as isize * inner.far).cast::<T>().read_unaligned() };
             let x = if SWAPPED { x.swap_bytes() } else { x };
             // SAFETY: `check` has seen the last index.
             unsafe { *dst.get_unchecked_mut(j * inner.near) = x.to() };
@@ -93,13 +92,7 @@ unsafe fn gather_as<T: Stored, F: Real, const SWAPPED: bool>(
 ///
 /// # Safety
 /// Every element that the axes reach from `dst` must be writable, by this call alone.
-pub(super) unsafe fn scatter<F: Real>(
-    format: Format,
-    dst: *mut u8,
-    a: Axis,
-    b: Axis,
-    src: &[F],
-) {
+pub(super) unsafe fn scatter<F: Real>(format: Format, dst: *mut u8, a: Axis, b: Axis, src: &[F]) {
     check(src.len(), a, b);
     let (outer, inner) = ordered(a, b);
     // SAFETY: the slice was checked, the buffer is the caller's promise.

@@ -15,7 +15,8 @@ pub struct Order(Vec<usize>);
 impl Order {
     /// The order that suits this view.
     pub fn of(view: &View<'_>, class_axis: Option<usize>) -> Self {
-        let mut axes: Vec<usize> = (0..view.shape.len()).filter(|a| Some(*a) != class_axis).collect();
+        let mut axes: Vec<usize> =
+            (0..view.shape.len()).filter(|a| Some(*a) != class_axis).collect();
         axes.sort_by_key(|&a| std::cmp::Reverse(view.strides[a].unsigned_abs()));
         Self(axes)
     }
@@ -84,6 +85,11 @@ impl<'a, F: Real> Lines<'a, F> {
     /// Elements of a line.
     pub fn width(&self) -> usize {
         self.len
+    }
+
+    /// Elements from a line's start to the next's.
+    pub fn step(&self) -> isize {
+        self.step
     }
 
     /// All lines as one slice, where nothing lies between them.
@@ -164,8 +170,7 @@ impl<'a> Rows<'a> {
                 _ => axes.push((n, step)),
             }
         }
-        let (classes, class_step) =
-            class_axis.map_or((1, 0), |a| (view.shape[a], view.strides[a]));
+        let (classes, class_step) = class_axis.map_or((1, 0), |a| (view.shape[a], view.strides[a]));
         Self {
             data: view.data,
             format: view.format,
@@ -273,7 +278,11 @@ impl<'a> Rows<'a> {
     ///
     /// # Panics
     /// Unless [`Self::lends_columns`].
-    pub fn lines_of_rows<F: Real>(&self, rows: Range<usize>, classes: Range<usize>) -> Lines<'a, F> {
+    pub fn lines_of_rows<F: Real>(
+        &self,
+        rows: Range<usize>,
+        classes: Range<usize>,
+    ) -> Lines<'a, F> {
         assert!(self.lends_columns::<F>(&rows) && rows.end <= self.rows);
         assert!(classes.start <= classes.end && classes.end <= self.classes);
         let at = self.at(rows.start).wrapping_offset(classes.start as isize * self.class_step);
@@ -323,7 +332,13 @@ impl<'a> Rows<'a> {
             let along_classes = Axis { len: classes.len(), far: self.class_step, near: class_step };
             // SAFETY: rows and classes are in bounds, so the view's contract covers them.
             unsafe {
-                copy::gather(self.format, at, along_rows, along_classes, &mut dst[first * row_step..]);
+                copy::gather(
+                    self.format,
+                    at,
+                    along_rows,
+                    along_classes,
+                    &mut dst[first * row_step..],
+                );
             }
         });
     }
@@ -442,7 +457,12 @@ impl Span<'_> {
 
     /// [`Rows::row`], to write.
     #[inline(always)]
-    pub fn row_mut<F: Real>(&mut self, output: usize, row: usize, classes: Range<usize>) -> &mut [F] {
+    pub fn row_mut<F: Real>(
+        &mut self,
+        output: usize,
+        row: usize,
+        classes: Range<usize>,
+    ) -> &mut [F] {
         self.check(&(row..row + 1));
         let slice: &[F] = self.outputs[output].rows.row(row, classes);
         // SAFETY: the span alone may write its rows, and is borrowed for as long as the slice.

@@ -1,0 +1,77 @@
+# Needs Rust, Python >= 3.10 and make; everything else is installed under build/.
+
+PYTHON ?= python3
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+ENV := build/env
+SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md $(wildcard LICENSE*) \
+	$(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name py.typed)
+
+.PHONY: help demo test test-rust test-python check bench exhaustive docs wheel clean
+# One at a time: each step uses all cores, and its output reads in order.
+.NOTPARALLEL:
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(ENV)/demo.wheel  ## Fit handwritten digits with crossent, NumPy and SciPy
+	$(ENV)/demo/bin/python examples/digits.py --out build/digits.png
+
+test: test-rust test-python  ## Run every test, of Rust and of Python
+
+test-rust:  ## Run the tests of the Rust core
+	cargo test --release
+
+test-python: $(ENV)/test.wheel  ## Run the tests of the package, against torch and mpmath
+	$(ENV)/test/bin/python -m pytest
+
+check: $(ENV)/check.wheel docs  ## Check format, lints, types, stubs and documentation
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features python -- -D warnings
+	$(ENV)/check/bin/ruff check
+	$(ENV)/check/bin/ruff format --check
+	$(ENV)/check/bin/mypy
+	$(ENV)/check/bin/python -m mypy.stubtest crossent --mypy-config-file pyproject.toml
+
+bench: $(ENV)/bench.env $(ENV)/test.wheel  ## Measure the kernels, then crossent beside its peers (QUICK=1: less)
+	cargo bench
+	$(ENV)/test/bin/python benches/peers.py $(if $(QUICK),--quick)
+	CROSSENT_SIMD=avx2 $(ENV)/test/bin/python benches/peers.py --peers torch $(if $(QUICK),--quick)
+	CROSSENT_SIMD=baseline $(ENV)/test/bin/python benches/peers.py --peers torch $(if $(QUICK),--quick)
+
+exhaustive:  ## Check exp and log1p on every float32 (minutes)
+	cargo test --release --lib exhaustive -- --ignored --nocapture
+
+docs:  ## Build the Rust documentation in target/doc
+	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps
+
+wheel: build/wheel.stamp  ## Build the wheel in dist/
+
+clean:  ## Remove everything that was built
+	rm -rf build dist .hypothesis
+	find benches examples python tests -name __pycache__ -prune -exec rm -rf {} +
+	cargo clean
+
+# Stamps: the wheel, an environment with its requirements, and that environment with the wheel.
+
+build/wheel.stamp: $(SOURCES) $(ENV)/wheel.env
+	rm -rf dist
+	$(ENV)/wheel/bin/maturin build --release --locked --out dist
+	touch $@
+
+$(patsubst %,$(ENV)/%.env,wheel demo test check): $(ENV)/%.env: requirements/%.txt
+	$(PYTHON) -m venv --clear $(ENV)/$*
+	$(ENV)/$*/bin/python -m pip install --quiet --requirement requirements/$*.txt
+	touch $@
+
+$(ENV)/test.env $(ENV)/check.env: requirements/demo.txt
+
+# The peers join the environment of the tests: torch is large, and one copy of it enough.
+$(ENV)/bench.env: requirements/bench.txt $(ENV)/test.env
+	$(ENV)/test/bin/python -m pip install --quiet --requirement requirements/bench.txt
+	touch $@
+
+$(patsubst %,$(ENV)/%.wheel,demo test check): $(ENV)/%.wheel: $(ENV)/%.env build/wheel.stamp
+	$(ENV)/$*/bin/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
+	touch $@
