@@ -11,7 +11,10 @@ fn main() {
         let shape: Vec<usize> = case.split('x').map(|n| n.parse().unwrap()).collect();
         let n: usize = shape.iter().product();
         let mut s = 1u64;
-        let mut next = || { s = s.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407); (s >> 40) as f32 / (1u64 << 24) as f32 };
+        let mut next = || {
+            s = s.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (s >> 40) as f32 / (1u64 << 24) as f32
+        };
         let x: Vec<f32> = (0..n).map(|_| (next() + next() + next() - 1.5) * 6.0).collect();
         let rows = n / shape[1];
         let y: Vec<i64> = (0..rows).map(|_| (next() * shape[1] as f32) as i64).collect();
@@ -22,14 +25,30 @@ fn main() {
         let start = Instant::now();
         while start.elapsed().as_secs_f64() < seconds {
             let t = Instant::now();
-            let inputs = Inputs { input: View::of(&x, &shape), target: View::of_indices(&y, &tshape), axis: 1, weight: None, ignore_index: -100, reduction: Reduction::Mean, grad_output: 1.0, grad_outputs: None };
+            let inputs = Inputs {
+                input: View::of(&x, &shape),
+                target: View::of_indices(&y, &tshape),
+                axis: 1,
+                weight: None,
+                ignore_index: -100,
+                reduction: Reduction::Mean,
+                grad_output: 1.0,
+                grad_outputs: None,
+            };
             let mut outputs = Outputs::default();
-            if mode == "grad" { outputs.grad = Some(ViewMut::of(&mut out, &shape)); }
+            if mode == "grad" {
+                outputs.grad = Some(ViewMut::of(&mut out, &shape));
+            }
             cross_entropy(&inputs, Options::default(), outputs, &|| false).unwrap();
             times.push(t.elapsed().as_secs_f64());
         }
         times.sort_by(f64::total_cmp);
         let m = times[times.len() / 2];
-        println!("{case:16} {mode:5} median {:.4} ms, min {:.4} ms, {:.4} ns/element", m * 1e3, times[0] * 1e3, m * 1e9 / n as f64);
+        println!(
+            "{case:16} {mode:5} median {:.4} ms, min {:.4} ms, {:.4} ns/element",
+            m * 1e3,
+            times[0] * 1e3,
+            m * 1e9 / n as f64
+        );
     }
 }

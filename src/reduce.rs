@@ -49,61 +49,80 @@ pub enum Upstream<'a> {
 /// Rows that are looked at together.
 const GROUP: usize = 512;
 
-/// Looks at every target class before anything is computed; returns the sum of the class weights
-/// of the rows that count, each 1 without weights.
+/// What a look at the target classes of rows finds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Census {
+    /// The sum of the class weights of the rows that count, each 1 without weights.
+    counted: Compensated,
+    /// The first row with a class out of range.
+    pub(crate) wrong: Option<usize>,
+}
+
+impl Census {
+    /// Of the rows from `first` on, which have these targets.
+    pub(crate) fn of(
+        target: &[i64],
+        first: usize,
+        classes: usize,
+        ignore_index: i64,
+        weight: Option<&[f64]>,
+    ) -> Self {
+        let (live, bad) = count(target, classes, ignore_index);
+        let mut census = Self::default();
+        if bad > 0 {
+            let is_bad = |t: &i64| *t != ignore_index && *t as u64 >= classes as u64;
+            census.wrong = target.iter().position(is_bad).map(|at| first + at);
+        } else if let Some(weight) = weight {
+            for &t in target.iter().filter(|t| **t != ignore_index) {
+                census.counted.add(weight[t as usize]);
+            }
+        } else {
+            census.counted.add(live as f64);
+        }
+        census
+    }
+
+    /// Adds what was found in later rows.
+    pub(crate) fn merge(&mut self, later: Self) {
+        self.counted.merge(later.counted);
+        self.wrong = self.wrong.or(later.wrong);
+    }
+
+    /// The sum of the class weights of the rows that count.
+    pub(crate) fn counted(&self) -> f64 {
+        self.counted.value()
+    }
+}
+
+/// Looks at every target class, before anything is computed.
 ///
 /// # Errors
-/// [`Error::Index`] for the first row with a class out of range, named by `place`.
+/// Where `interrupted` says so.
 pub(crate) fn census(
     target: &Rows<'_>,
     classes: usize,
     ignore_index: i64,
     weight: Option<&[f64]>,
     interrupted: &dyn Fn() -> bool,
-    place: impl Fn(usize) -> String,
-) -> Result<f64> {
+) -> Result<Census> {
     let spans = Spans::new(target.rows(), 32 * GROUP, Vec::new());
-    type Found = (usize, Compensated, Option<usize>);
-    let found: Vec<OnceLock<Found>> = vec![OnceLock::new(); spans.count()];
+    let found: Vec<OnceLock<Census>> = vec![OnceLock::new(); spans.count()];
     pool::run(&spans, target.rows() >= 1 << 18, interrupted, |span, group: &mut Vec<i64>| {
-        let mut counted = 0;
-        let mut weights = Compensated::default();
-        let mut wrong = None;
+        let mut census = Census::default();
         group.resize(GROUP, 0);
         let rows = span.rows();
         for start in rows.clone().step_by(GROUP) {
             let group = &mut group[..GROUP.min(rows.end - start)];
             target.stage_indices(start..start + group.len(), group);
-            let (live, bad) = count(group, classes, ignore_index);
-            if bad > 0 {
-                let is_bad = |t: &i64| *t != ignore_index && *t as u64 >= classes as u64;
-                wrong = group.iter().position(is_bad).map(|at| start + at);
-                break;
-            }
-            counted += live as usize;
-            if let Some(weight) = weight {
-                for &t in group.iter().filter(|t| **t != ignore_index) {
-                    weights.add(weight[t as usize]);
-                }
-            }
+            census.merge(Census::of(group, start, classes, ignore_index, weight));
         }
-        found[span.index()].set((counted, weights, wrong)).expect("a span is drawn once");
+        found[span.index()].set(census).expect("a span is drawn once");
     })?;
-    let mut rows = 0;
-    let mut weights = Compensated::default();
+    let mut all = Census::default();
     for found in &found {
-        let (n, w, wrong) = found.get().expect("every span was drawn");
-        if let Some(row) = wrong {
-            let got = target.index(*row);
-            return Err(Error::Index(format!(
-                "target{} = {got} is out of range for {classes} classes",
-                place(*row)
-            )));
-        }
-        rows += n;
-        weights.merge(*w);
+        all.merge(*found.get().expect("every span was drawn"));
     }
-    Ok(if weight.is_some() { weights.value() } else { rows as f64 })
+    Ok(all)
 }
 
 /// How many targets count, and how many of these are no class.

@@ -1,7 +1,7 @@
 //! What every loss of class targets takes and gives.
 
 use crate::error::{Error, Result};
-use crate::reduce::{Reduction, Upstream, census};
+use crate::reduce::{Census, Reduction, Upstream, census};
 use crate::rows::settle::{IGNORED, NO_CLASS, Term, Terms};
 use crate::rows::{Field, ROWS};
 use crate::simd;
@@ -114,20 +114,34 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// Checks every target class; returns the sum of the weights of those that count.
+    /// Looks at every target class.
+    ///
+    /// # Errors
+    /// Where `interrupted` says so.
     pub(crate) fn census(
         &self,
         target: &Rows<'a>,
-        order: &Order,
         interrupted: &dyn Fn() -> bool,
-    ) -> Result<f64> {
+    ) -> Result<Census> {
         let classes = self.input.shape()[self.axis];
-        let weight = self.weight.as_deref();
-        census(target, classes, self.ignore_index, weight, interrupted, |row| {
-            let index = order.without(self.axis).index_of(self.target.shape(), row);
-            let index: Vec<_> = index.iter().map(ToString::to_string).collect();
-            if index.is_empty() { String::new() } else { format!("[{}]", index.join(", ")) }
-        })
+        census(target, classes, self.ignore_index, self.weight.as_deref(), interrupted)
+    }
+
+    /// The sum of the weights of the rows that count.
+    ///
+    /// # Errors
+    /// Where a target class was out of range.
+    pub(crate) fn counted(&self, census: &Census, target: &Rows<'a>, order: &Order) -> Result<f64> {
+        let Some(row) = census.wrong else { return Ok(census.counted()) };
+        let index = order.without(self.axis).index_of(self.target.shape(), row);
+        let index: Vec<_> = index.iter().map(ToString::to_string).collect();
+        let place =
+            if index.is_empty() { String::new() } else { format!("[{}]", index.join(", ")) };
+        Err(Error::Index(format!(
+            "target{place} = {} is out of range for {} classes",
+            target.index(row),
+            self.input.shape()[self.axis]
+        )))
     }
 }
 
@@ -140,16 +154,27 @@ pub(crate) struct Targets<'a> {
     pub(crate) weight: Option<Vec<f64>>,
     /// Share of a row's mass that lies on its target class.
     pub(crate) share: f64,
-    pub(crate) upstream: Upstream<'a>,
-    pub(crate) denominator: f64,
+    /// The upstream gradient and what to divide it by, where there are derivatives.
+    pub(crate) upstream: Option<(Upstream<'a>, f64)>,
+    /// Whether every class was looked at before.
+    pub(crate) checked: bool,
 }
 
 impl Targets<'_> {
-    /// Fills the terms of some rows.
-    pub(crate) fn fill(&self, rows: Range<usize>, terms: &mut Terms) {
-        self.target.stage_indices(rows.clone(), &mut terms.target[..rows.len()]);
-        fill_upstream(&self.upstream, rows, self.denominator, &mut terms.rows);
+    /// Fills the terms of some rows; says what it found where nobody has looked before.
+    pub(crate) fn fill(&self, rows: Range<usize>, terms: &mut Terms) -> Census {
+        let (first, n) = (rows.start, rows.len());
+        self.target.stage_indices(rows.clone(), &mut terms.target[..n]);
+        if let Some((upstream, denominator)) = &self.upstream {
+            fill_upstream(upstream, rows, *denominator, &mut terms.rows);
+        }
         let (ignore_index, classes, share) = (self.ignore_index, self.classes as u64, self.share);
+        let census = if self.checked {
+            Census::default()
+        } else {
+            let (targets, weight) = (&terms.target[..n], self.weight.as_deref());
+            Census::of(targets, first, self.classes, ignore_index, weight)
+        };
         let groups = terms.target.as_chunks_mut::<ROWS>().0.iter_mut().zip(&mut terms.rows);
         simd::vectorized(
             #[inline(always)]
@@ -158,7 +183,7 @@ impl Targets<'_> {
                     for (i, target) in targets.iter_mut().enumerate() {
                         let counts = *target != ignore_index;
                         let known = (*target as u64) < classes;
-                        // Every class was checked; one that another thread has changed since is NaN.
+                        // A class that another thread has changed since it was checked is NaN.
                         let hard = if known { share } else { f64::NAN };
                         term.hard.0[i] = if counts { hard } else { 0.0 };
                         term.live.0[i] = if counts { 1.0 } else { 0.0 };
@@ -177,6 +202,7 @@ impl Targets<'_> {
                 }
             }
         }
+        census
     }
 }
 

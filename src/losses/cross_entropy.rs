@@ -24,7 +24,7 @@
 use super::common::{Inputs, Outputs, Targets, fill_upstream, show_shape};
 use crate::error::{Error, Result};
 use crate::float::Kind;
-use crate::reduce::{Reduction, Upstream};
+use crate::reduce::{Census, Reduction, Upstream};
 use crate::rows::mass::Mass;
 use crate::rows::settle::{Coefficients, NO_CLASS, Settle, Settled, Softmax, Terms};
 use crate::rows::{Emission, Field, Job, ROWS};
@@ -47,7 +47,7 @@ struct CrossEntropy<'a> {
 }
 
 impl Settle for CrossEntropy<'_> {
-    fn terms(&self, rows: Range<usize>, terms: &mut Terms) {
+    fn terms(&self, rows: Range<usize>, terms: &mut Terms) -> Census {
         match &self.source {
             Source::Hard(targets) => targets.fill(rows, terms),
             Source::Soft { upstream, denominator } => {
@@ -56,6 +56,7 @@ impl Settle for CrossEntropy<'_> {
                     (term.hard, term.live) = (Field([0.0; ROWS]), Field([1.0; ROWS]));
                 }
                 fill_upstream(upstream, rows, *denominator, &mut terms.rows);
+                Census::default()
             }
         }
     }
@@ -160,13 +161,20 @@ fn compute<F: Element>(
         inputs.weight.as_ref().map(|w| w.iter().map(|w| F::of(*w)).collect());
 
     let mean = inputs.reduction == Reduction::Mean;
+    // Nothing is written over where only losses are wanted: targets may be checked as rows come.
+    let checked = outputs.grad.is_some() || outputs.hess.is_some();
+    let late = (!soft && !checked).then(|| target.clone());
     let (source, mass, denominator) = if soft {
         let denominator = if mean { target.rows() as f64 } else { 1.0 };
         let mass =
             Mass { soft: Some(target), weight, share: F::of(1.0 - smoothing), base: F::of(even) };
         (Source::Soft { upstream, denominator }, Some(mass), denominator)
     } else {
-        let counted = inputs.census(&target, &order, interrupted)?;
+        let counted = if checked {
+            inputs.counted(&inputs.census(&target, interrupted)?, &target, &order)?
+        } else {
+            1.0
+        };
         let denominator = if mean { counted } else { 1.0 };
         let spread = Mass { soft: None, weight, share: F::of(0.0), base: F::of(1.0) };
         let targets = Targets {
@@ -175,8 +183,8 @@ fn compute<F: Element>(
             ignore_index: inputs.ignore_index,
             weight: inputs.weight.clone(),
             share: 1.0 - smoothing,
-            upstream,
-            denominator,
+            upstream: checked.then_some((upstream, denominator)),
+            checked,
         };
         (Source::Hard(targets), (smoothing > 0.0).then_some(spread), denominator)
     };
@@ -203,6 +211,10 @@ fn compute<F: Element>(
         second: outputs.hess.map(rows),
         in_place,
     };
-    let sum = job.run(interrupted)?;
+    let (sum, census) = job.run(interrupted)?;
+    let denominator = match late {
+        Some(target) => inputs.counted(&census, &target, &order)?,
+        None => denominator,
+    };
     Ok(if mean { sum / denominator } else { sum })
 }

@@ -41,7 +41,7 @@ pub fn nll_loss(
     let input = Rows::new(inputs.input.clone(), Some(inputs.axis), &order);
     let (rows, classes) = (input.rows(), input.classes());
     let target = inputs.column(inputs.target.clone(), &order);
-    let counted = inputs.census(&target, &order, interrupted)?;
+    let counted = inputs.counted(&inputs.census(&target, interrupted)?, &target, &order)?;
     let mean = inputs.reduction == Reduction::Mean;
     let denominator = if mean { counted } else { 1.0 };
     let targets = Targets {
@@ -50,8 +50,8 @@ pub fn nll_loss(
         ignore_index: inputs.ignore_index,
         weight: inputs.weight.clone(),
         share: 1.0,
-        upstream: inputs.upstream(&order),
-        denominator,
+        upstream: Some((inputs.upstream(&order), denominator)),
+        checked: true,
     };
 
     let mut all = Vec::new();

@@ -5,6 +5,7 @@
 
 use crate::error::Result;
 use crate::float::Kind;
+use crate::reduce::Census;
 use crate::rows::settle::{Coefficients, NO_CLASS, Settle, Settled, Softmax, Terms};
 use crate::rows::{Emission, Field, Job, ROWS};
 use crate::simd::{self, Element, Isa};
@@ -14,12 +15,13 @@ use std::ops::Range;
 struct Distribution;
 
 impl Settle for Distribution {
-    fn terms(&self, _: Range<usize>, terms: &mut Terms) {
+    fn terms(&self, _: Range<usize>, terms: &mut Terms) -> Census {
         terms.target.fill(NO_CLASS);
         for term in &mut terms.rows {
             term.live = Field([1.0; ROWS]);
             term.set_upstream(Field([1.0; ROWS]));
         }
+        Census::default()
     }
 
     #[inline(always)]

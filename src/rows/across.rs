@@ -1,298 +1,289 @@
-//! Kernels across rows: lanes are rows of a [tile](super::tile).
+//! The traversal across rows, where rows lie next to each other or classes are few.
+//!
+//! A group of rows is copied to a [`tile`] in which lanes are rows. Exponentials stay beside it
+//! until the losses are settled; the derivatives are made from them, where they are to lie or
+//! through a copy back.
 
-use super::along::mend_infinite;
-use super::emit::Map;
-use super::mass::{Parts, TileMass};
-use super::settle::{Coefficients, Room, Term};
-use super::summary::{Field, ROWS, Summary};
-use super::tile::step;
-use crate::simd::exp::Shift;
-use crate::simd::sum::{CHAIN, Wide};
-use crate::simd::{self, Element, Isa, V, dispatch, select, splat};
-use crate::view::LinesMut;
-use fearless_simd::prelude::*;
+pub(super) mod kernels;
+pub(super) mod tile;
 
-/// A tile of a number of rows and of classes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Size {
-    pub(super) rows: usize,
-    pub(super) classes: usize,
-}
+use super::emit::{Curvature, LogProbability, Map, Scaled, Spread, Targeted};
+use super::mass::{Nothing, Parts, TileMass};
+use super::scratch::{Buffer, Scratch};
+use super::settle::{Coefficients, IGNORED, Room, Settle, Settled};
+use super::summary::{Field, ROWS, Summary, merge_rows};
+use super::{Emission, Shared};
+use crate::simd::{self, Element};
+use crate::view::{LinesMut, Span};
+use kernels::{Held, Sources, Target, Tile};
+use std::ops::Range;
 
-/// Summarises a tile's rows, picks their targets' logits by `index`, each row's target class in the
-/// tile, and where `STORE` keeps the exponentials in `e`, laid as the tile.
-pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
-    x: &[F],
-    size: Size,
-    room: Room<F>,
-    index: &[F],
-    terms: &mut [Term<Field>],
-    mass: &TileMass<'_, F>,
-    e: &mut [F],
-    out: &mut [Summary<Field>],
-) {
-    #[inline(never)]
-    fn kernel<P: Parts, S: Isa, F: Element, const STORE: bool>(
-        simd: S,
-        x: &[F],
-        Size { rows, classes }: Size,
-        room: Room<F>,
-        index: &[F],
-        terms: &mut [Term<Field>],
-        mass: &TileMass<'_, F>,
-        e: &mut [F],
-        out: &mut [Summary<Field>],
+/// Elements of a tile, or as many as rows of [`LINE`] need.
+const TILE: usize = 12 << 10;
+/// Rows below which lines are too short for memory to be read at speed.
+const LINE: usize = 256;
+/// Elements that a tile may have for the sake of its lines.
+const LARGE: usize = 128 << 10;
+/// Rows that are swept together where they lie.
+const SWEPT: usize = 1024;
+
+impl<F: Element, L: Settle> Shared<'_, F, L> {
+    /// Rows that make a tile: an odd number of cache lines, which needs no padding (see
+    /// [`tile::step`]).
+    pub(super) fn rows_across(&self) -> usize {
+        let (rows, classes) = (self.input.rows(), self.input.classes().max(1));
+        let large = LARGE / classes;
+        let n =
+            if self.sweeps(0..1) { large.min(SWEPT) } else { LINE.min(large).max(TILE / classes) };
+        let lines = n.min(rows) / ROWS;
+        (lines.saturating_sub(1) | 1) * ROWS
+    }
+
+    /// Whether rows can be summarised in one pass where they lie.
+    fn sweeps(&self, rows: Range<usize>) -> bool {
+        self.mass.is_none() && self.input.lends_columns::<F>(&rows) && self.input.classes() > 0
+    }
+
+    /// A group of rows, lanes across them.
+    pub(super) fn across<P: Parts>(
+        &self,
+        span: &mut Span<'_>,
+        rows: Range<usize>,
+        s: &mut Scratch<F>,
     ) {
-        simd.vectorize(
-            #[inline(always)]
-            || {
-                let n = simd::lanes::<S, F>();
-                let step = step(rows);
-                let zero = splat::<S, F>(simd, F::of(0.0));
-                let one = splat::<S, F>(simd, F::of(1.0));
-                for at in (0..out.len() * ROWS).step_by(n) {
-                    let x = &x[at..];
-                    let (term, lane) = (&mut terms[at / ROWS], at % ROWS);
-                    let mut max = splat::<S, F>(simd, F::of(f64::NEG_INFINITY));
-                    let mut picked = F::load_narrow(simd, &term.picked.0[lane..]);
-                    let mut until = simd::load::<S, F>(simd, &index[at..]);
-                    for class in 0..classes {
-                        let v = simd::load::<S, F>(simd, &x[class * step..]);
-                        // In this order a NaN is passed over; the exponentials will find it.
-                        max = v.max(max);
-                        picked = select::<S, F>(until.simd_eq(zero), v, picked);
-                        until -= one;
-                    }
-                    F::store_wide::<S>(picked, &mut term.picked.0[lane..]);
-                    let headroom =
-                        room.of::<S>(simd, F::load_narrow(simd, &term.exponent.0[lane..]));
-                    let (shift, k) = Shift::<S, F>::of_max(simd, max, headroom);
-                    let wide = F::Wide::<S>::zero(simd);
-                    let (mut rest, mut dot, mut total, mut total_rest) = (wide, wide, wide, wide);
-                    let mut ties = zero;
-                    for first in (0..classes).step_by(CHAIN) {
-                        let mut chain = [zero; 4];
-                        for class in first..(first + CHAIN).min(classes) {
-                            let v = simd::load::<S, F>(simd, &x[class * step..]);
-                            let exp = shift.exp(simd, v);
-                            let top = v.simd_eq(max);
-                            chain[0] = select::<S, F>(top, chain[0], chain[0] + exp);
-                            ties = select::<S, F>(top, ties + one, ties);
-                            if P::USED {
-                                let q = mass.q::<P, S>(simd, class, step, at);
-                                let gap = select::<S, F>(top, zero, max - v);
-                                // No mass on an infinite gap is nothing.
-                                chain[1] += select::<S, F>(q.simd_eq(zero), zero, q * gap);
-                                chain[2] += q;
-                                chain[3] += select::<S, F>(top, zero, q);
-                            }
-                            if STORE {
-                                simd::store::<S, F>(exp, &mut e[class * step + at..]);
-                            }
-                        }
-                        rest.add(chain[0]);
-                        if P::USED {
-                            dot.add(chain[1]);
-                            total.add(chain[2]);
-                            total_rest.add(chain[3]);
-                        }
-                    }
-                    let out = &mut out[at / ROWS];
-                    F::store_wide::<S>(max, &mut out.max.0[lane..]);
-                    F::store_wide::<S>(shift.center, &mut out.center.0[lane..]);
-                    F::store_wide::<S>(k, &mut out.k.0[lane..]);
-                    F::store_wide::<S>(ties, &mut out.ties.0[lane..]);
-                    rest.store(&mut out.rest.0[lane..]);
-                    if P::USED {
-                        dot.store(&mut out.dot.0[lane..]);
-                        total.store(&mut out.mass.0[lane..]);
-                        total_rest.store(&mut out.mass_rest.0[lane..]);
-                    }
-                }
-            },
-        );
-    }
-    let out = &mut out[..size.rows.div_ceil(ROWS)];
-    dispatch!(simd::level(), s =>
-        kernel::<P, _, F, STORE>(s, x, size, room, index, terms, mass, e, out));
-    if STORE {
-        mend(x, size, out, e);
-    }
-}
-
-/// Exponentials of a tile's rows with shifts that are known: the second pass over classes too many
-/// to keep.
-pub(super) fn exponentials<F: Element>(
-    x: &[F],
-    size: Size,
-    summaries: &[Summary<Field>],
-    e: &mut [F],
-) {
-    #[inline(never)]
-    fn kernel<S: Isa, F: Element>(
-        simd: S,
-        x: &[F],
-        rows: usize,
-        centers: &[F],
-        ks: &[F],
-        e: &mut [F],
-    ) {
-        simd.vectorize(
-            #[inline(always)]
-            || {
-                let step = step(rows);
-                for at in (0..rows).step_by(simd::lanes::<S, F>()) {
-                    let (center, k) =
-                        (simd::load(simd, &centers[at..]), simd::load(simd, &ks[at..]));
-                    let shift = Shift::<S, F>::new(simd, center, k);
-                    for (x, e) in x.chunks_exact(step).zip(e.chunks_exact_mut(step)) {
-                        let exp = shift.exp(simd, simd::load::<S, F>(simd, &x[at..]));
-                        simd::store::<S, F>(exp, &mut e[at..]);
-                    }
-                }
-            },
-        );
-    }
-    let n = step(size.rows);
-    let narrow = |field: fn(&Summary<Field>) -> &Field| -> Vec<F> {
-        let groups = &summaries[..size.rows.div_ceil(ROWS)];
-        groups.iter().flat_map(|s| field(s).0.map(F::of)).collect()
-    };
-    let (centers, ks) = (narrow(|s| &s.center), narrow(|s| &s.k));
-    let x = &x[..n * size.classes];
-    dispatch!(simd::level(), s => kernel(s, x, size.rows, &centers, &ks, e));
-    mend(x, size, summaries, e);
-}
-
-/// [`mend_infinite`] for the rows that need it.
-fn mend<F: Element>(x: &[F], size: Size, summaries: &[Summary<Field>], e: &mut [F]) {
-    let step = step(size.rows);
-    let summaries = &summaries[..size.rows.div_ceil(ROWS)];
-    for (group, s) in summaries.iter().enumerate() {
-        let infinite = |m: &f64| m.is_infinite();
-        let any = s.max.0.iter().fold(false, |any, m| any | infinite(m));
-        if !any {
-            continue;
+        let classes = self.input.classes();
+        let n = rows.len();
+        let step = tile::step(n);
+        let writes = self.first.is_some() || self.second.is_some();
+        let width = (LARGE / step).clamp(1, classes.max(1));
+        let keeps = width >= classes;
+        s.e.fit(if writes { step * width } else { 0 });
+        let swept = self.sweeps(rows.clone()) && self.sweep(rows.clone(), (writes, keeps), s);
+        if !swept {
+            self.summarise_tiles::<P>(rows.clone(), width, writes, s);
         }
-        for i in (0..ROWS).filter(|i| infinite(&s.max.0[*i])) {
-            for class in 0..size.classes {
-                let at = class * step + group * ROWS + i;
-                mend_infinite(&x[at..=at], F::of(s.max.0[i]), s.k.0[i], &mut e[at..=at]);
+        self.settle(span, rows.clone(), s);
+        if !writes {
+            return;
+        }
+        let any_ignored = s.terms.target[..n].contains(&IGNORED);
+        if any_ignored {
+            let flags = s.ignored.fit(s.terms.target.len()).iter_mut();
+            for (flag, target) in flags.zip(&s.terms.target) {
+                *flag = F::of(f64::from(u8::from(*target == IGNORED)));
+            }
+        }
+        for block in tiles(classes, width) {
+            self.emit_tile::<P>(span, rows.clone(), block, (keeps, swept, any_ignored), s);
+        }
+    }
+
+    /// The first movement in one pass; false where it takes two.
+    fn sweep(&self, rows: Range<usize>, (writes, keeps): (bool, bool), s: &mut Scratch<F>) -> bool {
+        let room = Room::new(writes);
+        let terms = &mut s.terms.rows;
+        if !terms.iter().all(|term| term.exponent.0.iter().all(|e| room.allows_guess(*e))) {
+            return false;
+        }
+        let classes = self.input.classes();
+        let lines = self.input.lines_of_rows(rows.clone(), 0..classes);
+        let held = &mut Held { lanes: &mut s.lanes, sums: &mut s.sums };
+        let near = if writes && keeps {
+            kernels::sweep::<F, true>(&lines, room, terms, held, &mut s.e, &mut s.summaries)
+        } else {
+            kernels::sweep::<F, false>(&lines, room, terms, held, &mut [], &mut s.summaries)
+        };
+        if near {
+            let groups = terms.iter_mut().zip(s.terms.target.chunks_exact(ROWS));
+            for ((term, targets), first) in groups.zip((0..rows.len()).step_by(ROWS)) {
+                for (i, (picked, target)) in term.picked.0.iter_mut().zip(targets).enumerate() {
+                    if let Ok(target) = usize::try_from(*target) {
+                        *picked = lines.line(target)[first + i].wide();
+                    }
+                }
+            }
+        }
+        near
+    }
+
+    /// The first movement by tiles of `width` classes.
+    fn summarise_tiles<P: Parts>(
+        &self,
+        rows: Range<usize>,
+        width: usize,
+        writes: bool,
+        s: &mut Scratch<F>,
+    ) {
+        let (n, classes) = (rows.len(), self.input.classes());
+        if classes == 0 {
+            (0..n).for_each(|i| s.summaries[i / ROWS].set_row(i % ROWS, Summary::EMPTY));
+        }
+        for block in tiles(classes, width) {
+            tile::stage(&self.input, rows.clone(), block.clone(), &mut s.x);
+            indices(&s.terms.target, block.start, &mut s.index);
+            let tile = Tile {
+                x: &s.x,
+                rows: n,
+                classes: block.len(),
+                index: &s.index,
+                mass: self.tile_mass::<P>(rows.clone(), block.clone(), &mut s.q),
+            };
+            let into = if block.start == 0 { &mut s.summaries } else { &mut s.part };
+            let (room, terms) = (Room::new(writes), &mut s.terms.rows);
+            if writes && width >= classes {
+                kernels::summarise::<P, F, true>(&tile, room, terms, &mut s.e, into);
+            } else {
+                kernels::summarise::<P, F, false>(&tile, room, terms, &mut [], into);
+            }
+            if block.start > 0 {
+                merge_rows(&mut s.summaries, &s.part);
             }
         }
     }
-}
 
-/// The target class's place in a tile, and what becomes of its exponential: see
-/// [`super::settle::Settled`].
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Target<T> {
-    pub(super) index: T,
-    pub(super) keep: T,
-    pub(super) patch: T,
-}
-
-/// The inputs of an output's tile; what the map does not read may be empty.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sources<'b, F> {
-    /// One of each a row.
-    pub(super) coefficients: Coefficients<&'b [F]>,
-    /// One of each a row, too, for maps with [`Map::TARGET`].
-    pub(super) target: Target<&'b [F]>,
-    /// Where given, rows where it is nonzero get zeros instead.
-    pub(super) ignored: Option<&'b [F]>,
-    pub(super) e: &'b [F],
-    pub(super) x: &'b [F],
-    pub(super) mass: TileMass<'b, F>,
-}
-
-/// Writes an output's tile, past the caches where `stream`.
-pub(super) fn emit<M: Map, P: Parts, F: Element>(
-    from: &Sources<'_, F>,
-    rows: usize,
-    out: &mut LinesMut<'_, F>,
-    stream: bool,
-) {
-    #[inline(never)]
-    fn kernel<M: Map, P: Parts, S: Isa, F: Element>(
-        simd: S,
-        from: &Sources<'_, F>,
-        rows: usize,
-        out: &mut LinesMut<'_, F>,
-        stream: bool,
+    /// The third movement of a tile, from its exponentials where they were kept.
+    fn emit_tile<P: Parts>(
+        &self,
+        span: &mut Span<'_>,
+        rows: Range<usize>,
+        block: Range<usize>,
+        (keeps, swept, any_ignored): (bool, bool, bool),
+        s: &mut Scratch<F>,
     ) {
-        simd.vectorize(
-            #[inline(always)]
-            || {
-                let n = simd::lanes::<S, F>();
-                for class in 0..out.count() {
-                    let out = out.line(class);
-                    let aligned = out.as_ptr().addr().is_multiple_of(n * size_of::<F>());
-                    let mut at = 0;
-                    let mut whole = out.chunks_exact_mut(n);
-                    if stream && aligned {
-                        for out in &mut whole {
-                            F::stream(simd, value::<M, P, S, F>(simd, from, rows, class, at), out);
-                            at += n;
-                        }
-                    } else {
-                        for out in &mut whole {
-                            let value = value::<M, P, S, F>(simd, from, rows, class, at);
-                            simd::store::<S, F>(value, out);
-                            at += n;
-                        }
-                    }
-                    let tail = whole.into_remainder();
-                    if !tail.is_empty() {
-                        let value = value::<M, P, S, F>(simd, from, rows, class, at);
-                        F::store_partial(simd, value, tail);
-                    }
-                }
-            },
-        );
+        let n = rows.len();
+        let step = tile::step(n);
+        let e = &mut s.e[..step * block.len()];
+        // Exponentials and logits are at hand where a tile held both.
+        let log = matches!(self.first, Some((Emission::LogSoftmax, _)));
+        if !keeps || (swept && (log || self.second.is_some())) {
+            tile::stage(&self.input, rows.clone(), block.clone(), &mut s.x);
+        }
+        if !keeps {
+            kernels::exponentials(&s.x, (n, block.len()), &s.summaries, e);
+        }
+        let ignored = any_ignored.then(|| &*s.ignored);
+        let none = TileMass::none();
+        let at = (rows.clone(), block.clone());
+        if let Some(output) = self.second {
+            let (coefficients, target) =
+                narrow(&s.settled, |of| &of.second, n, true, &mut s.narrow, &[]);
+            let from = Sources { coefficients, target, ignored, e, x: &s.x, mass: none };
+            self.emit_to::<Curvature, Nothing>(span, output, at.clone(), &from, &mut s.out);
+        }
+        let Some((emission, output)) = self.first else { return };
+        indices(&s.terms.target, block.start, &mut s.index);
+        let plain = self.is_plain(emission);
+        let (coefficients, target) =
+            narrow(&s.settled, |of| &of.first, n, !plain, &mut s.narrow, &s.index);
+        let mut from = Sources { coefficients, target, ignored, e, x: &s.x, mass: none };
+        if emission == Emission::LogSoftmax {
+            self.emit_to::<LogProbability, Nothing>(span, output, at, &from, &mut s.out);
+        } else if emission == Emission::Gradient && P::USED {
+            from.mass = self.tile_mass::<P>(rows, block, &mut s.q);
+            self.emit_to::<Spread<P>, P>(span, output, at, &from, &mut s.out);
+        } else if emission == Emission::Gradient {
+            self.emit_to::<Targeted, Nothing>(span, output, at, &from, &mut s.out);
+        } else {
+            self.emit_to::<Scaled, Nothing>(span, output, at, &from, &mut s.out);
+        }
     }
-    dispatch!(simd::level(), s => kernel::<M, P, _, F>(s, from, rows, out, stream));
+
+    /// Writes a tile of an output: where it lies, or through a staged copy.
+    fn emit_to<M: Map, P: Parts>(
+        &self,
+        span: &mut Span<'_>,
+        output: usize,
+        (rows, block): (Range<usize>, Range<usize>),
+        from: &Sources<'_, F>,
+        staged: &mut Buffer<F>,
+    ) {
+        let n = rows.len();
+        if span.shape_of(output).lends_columns::<F>(&rows) {
+            let mut out = span.lines_of_rows_mut(output, rows, block);
+            kernels::emit::<M, P, F>(from, n, &mut out, self.stream);
+            return;
+        }
+        let step = tile::step(n);
+        let mut out = LinesMut::of(staged.fit(step * block.len()), n, block.len(), step);
+        kernels::emit::<M, P, F>(from, n, &mut out, false);
+        tile::write(staged, span, output, rows, block);
+    }
+
+    /// The masses of a tile.
+    fn tile_mass<'b, P: Parts>(
+        &'b self,
+        rows: Range<usize>,
+        block: Range<usize>,
+        staged: &'b mut Buffer<F>,
+    ) -> TileMass<'b, F> {
+        let Some(mass) = &self.mass else {
+            return TileMass::none();
+        };
+        let soft: &[F] = match &mass.soft {
+            Some(soft) => {
+                tile::stage(soft, rows, block.clone(), staged);
+                staged
+            }
+            None => &[],
+        };
+        let weight: &[F] = mass.weight.as_ref().map_or(&[], |w| &w[block]);
+        TileMass { soft, weight, share: mass.share, base: mass.base }
+    }
 }
 
-/// A vector of an output: a class in the rows from `at` on.
-#[inline(always)]
-fn value<M: Map, P: Parts, S: Isa, F: Element>(
-    simd: S,
-    from: &Sources<'_, F>,
+/// Blocks of `width` classes.
+fn tiles(classes: usize, width: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..classes).step_by(width.max(1)).map(move |start| start..(start + width).min(classes))
+}
+
+/// Target classes counted from the first class of a block.
+fn indices<F: Element>(target: &[i64], first: usize, out: &mut Buffer<F>) {
+    let out = out.fit(target.len());
+    simd::vectorized(
+        #[inline(always)]
+        || {
+            for (out, t) in out.iter_mut().zip(target) {
+                *out = F::of((*t - first as i64) as f64);
+            }
+        },
+    );
+}
+
+/// Coefficients in the kernel's type; of a plain factor, that alone.
+fn narrow<'b, F: Element>(
+    settled: &[Settled<Field>],
+    of: impl Fn(&Settled<Field>) -> &Coefficients<Field>,
     rows: usize,
-    class: usize,
-    at: usize,
-) -> V<F, S> {
-    let zero = splat::<S, F>(simd, F::of(0.0));
-    let step = step(rows);
-    let c = &from.coefficients;
-    let a = simd::load::<S, F>(simd, &c.a[at..]);
-    let c = if M::LOGIT {
-        Coefficients {
-            a,
-            b: simd::load::<S, F>(simd, &c.b[at..]),
-            max: simd::load::<S, F>(simd, &c.max[at..]),
-            at_max: simd::load::<S, F>(simd, &c.at_max[at..]),
-        }
-    } else {
-        Coefficients { a, b: zero, max: zero, at_max: zero }
-    };
-    let mut e = if M::EXP { simd::load(simd, &from.e[class * step + at..]) } else { zero };
-    if M::TARGET {
-        let t = from.target;
-        let this = splat::<S, F>(simd, F::of(class as f64));
-        let keep = simd::load::<S, F>(simd, &t.keep[at..]);
-        let replaced = keep.mul_add(e, simd::load(simd, &t.patch[at..]));
-        e = select::<S, F>(simd::load::<S, F>(simd, &t.index[at..]).simd_eq(this), replaced, e);
+    all: bool,
+    out: &'b mut [Buffer<F>; 6],
+    index: &'b [F],
+) -> (Coefficients<&'b [F]>, Target<&'b [F]>) {
+    let groups = rows.div_ceil(ROWS);
+    let [a, keep, patch, b, max, at_max] = out;
+    for out in [&mut *a, keep, patch, b, max, at_max] {
+        out.fit(groups * ROWS);
     }
-    let x = if M::LOGIT { simd::load(simd, &from.x[class * step + at..]) } else { zero };
-    let q = if M::MASS { from.mass.q::<P, S>(simd, class, step, at) } else { zero };
-    let value = M::apply::<S, F>(&c, e, x, q);
-    match from.ignored {
-        Some(rows) => {
-            let live = simd::load::<S, F>(simd, &rows[at..]).simd_eq(zero);
-            select::<S, F>(live, value, zero)
-        }
-        None => value,
-    }
+    simd::vectorized(
+        #[inline(always)]
+        || {
+            for (i, settled) in settled[..groups].iter().enumerate() {
+                let lanes = i * ROWS..(i + 1) * ROWS;
+                let from = of(settled);
+                narrow_field(&from.a, &mut a[lanes.clone()]);
+                narrow_field(&settled.keep, &mut keep[lanes.clone()]);
+                narrow_field(&settled.patch, &mut patch[lanes.clone()]);
+                if all {
+                    narrow_field(&from.b, &mut b[lanes.clone()]);
+                    narrow_field(&from.max, &mut max[lanes.clone()]);
+                    narrow_field(&from.at_max, &mut at_max[lanes]);
+                }
+            }
+        },
+    );
+    (Coefficients { a, b, max, at_max }, Target { index, keep, patch })
+}
+
+#[inline(always)]
+fn narrow_field<F: Element>(from: &Field, to: &mut [F]) {
+    to.iter_mut().zip(&from.0).for_each(|(to, from)| *to = F::of(*from));
 }

@@ -1,330 +1,287 @@
-//! Kernels along the classes of one row: lanes are classes.
+//! The traversal along the classes, where they lie next to each other and are many.
+//!
+//! A row is taken in blocks. A block's exponentials stay in the thread's scratch until the row's
+//! loss is settled; the derivatives are made from them. Rows too long for that compute them twice.
 
-use super::emit::Map;
-use super::mass::{Parts, RowMass, load_classes};
-use super::settle::Coefficients;
-use super::summary::Summary;
-use crate::simd::exp::Shift;
-use crate::simd::sum::{CHAIN, Wide};
-use crate::simd::{self, Element, Isa, V, dispatch, select, splat};
-use fearless_simd::prelude::*;
+pub(super) mod kernels;
 
-/// The largest of some logits; NaN only where the instruction set has it so.
-pub(super) fn largest<F: Element>(x: &[F]) -> F {
-    #[inline(never)]
-    fn kernel<S: Isa, F: Element>(simd: S, x: &[F]) -> F {
-        simd.vectorize(
-            #[inline(always)]
-            || {
-                let n = simd::lanes::<S, F>();
-                let lowest = F::of(f64::NEG_INFINITY);
-                let mut max = [splat::<S, F>(simd, lowest); 8];
-                if let Some(end) = x.len().checked_sub(8 * n) {
-                    // The last vectors may have been seen before: that changes no maximum.
-                    for at in (0..end).step_by(8 * n).chain([end]) {
-                        for (j, max) in max.iter_mut().enumerate() {
-                            // In this order a NaN is passed over; the exponentials will find it.
-                            *max = simd::load::<S, F>(simd, &x[at + j * n..]).max(*max);
-                        }
-                    }
-                } else {
-                    let mut whole = x.chunks_exact(n);
-                    for x in &mut whole {
-                        max[0] = simd::load::<S, F>(simd, x).max(max[0]);
-                    }
-                    max[1] = F::load_partial(simd, whole.remainder(), lowest).max(max[1]);
-                }
-                let half = [
-                    max[0].max(max[4]),
-                    max[1].max(max[5]),
-                    max[2].max(max[6]),
-                    max[3].max(max[7]),
-                ];
-                let max = half[0].max(half[2]).max(half[1].max(half[3]));
-                max.reduce_max()
-            },
-        )
-    }
-    dispatch!(simd::level(), s => kernel(s, x))
+use super::emit::{Curvature, LogProbability, Map, Scaled, Spread};
+use super::mass::{Nothing, Parts, RowMass};
+use super::scratch::{Buffer, Scratch};
+use super::settle::{Coefficients, IGNORED, NEAR, Room, Settle};
+use super::summary::{ROWS, Summary};
+use super::{Emission, Shared};
+use crate::simd::Element;
+use crate::view::{Rows, Span};
+use kernels::Sources;
+use std::ops::Range;
+
+/// Classes that are summarised at a time: a block and its exponentials fit the first-level cache.
+const BLOCK: usize = 4096;
+/// Bytes of exponentials kept between the passes along a row; longer rows compute them twice.
+const KEPT: usize = 640 << 10;
+/// Bytes of a row from which writing past the caches pays although the row shares its first and
+/// last cache lines.
+const STREAM_ROW: usize = 2 << 10;
+/// Elements in which the maximum of a row is first guessed.
+const GUESS: usize = 256;
+/// Binades between units from which exponentials are made anew.
+const FAR: f64 = 16.0;
+
+/// A block of a row: the row's place in its group, the row, its classes.
+#[derive(Clone, Debug)]
+struct Block {
+    i: usize,
+    row: usize,
+    classes: Range<usize>,
 }
 
-/// Summarises a block of logits against `max`, which none exceeds, and where `STORE` keeps the
-/// exponentials in `e`. Asks for the memory `ahead` elements on while it computes.
-pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
-    x: &[F],
-    max: F,
-    headroom: F,
-    mass: &RowMass<'_, F>,
-    e: &mut [F],
-    ahead: usize,
-) -> Summary {
-    #[inline(never)]
-    fn kernel<P: Parts, S: Isa, F: Element, const STORE: bool>(
-        simd: S,
-        x: &[F],
-        max: F,
-        headroom: F,
-        mass: &RowMass<'_, F>,
-        e: &mut [F],
-        ahead: usize,
-    ) -> Summary {
-        simd.vectorize(
-            #[inline(always)]
-            || {
-                let n = simd::lanes::<S, F>();
-                // Accumulators cover the latency of an addition; masses need the registers.
-                let unroll = if P::USED { 2 } else { 4 };
-                let (shift, k) = Shift::<S, F>::of_max(
-                    simd,
-                    splat::<S, F>(simd, max),
-                    splat::<S, F>(simd, headroom),
-                );
-                let mut block = Sums::<S, F>::new(simd, max);
-                let mut at = 0;
-                for x in x.chunks(unroll * n * CHAIN) {
-                    let mut lanes = [Lanes::<S, F>::new(simd); 4];
-                    let mut wide = x.chunks_exact(unroll * n);
-                    for x in &mut wide {
-                        for line in (0..unroll * n).step_by(64 / size_of::<F>()) {
-                            simd.prefetch(&x[line..], ahead);
-                        }
-                        for (j, lanes) in lanes.iter_mut().take(unroll).enumerate() {
-                            let v = simd::load::<S, F>(simd, &x[j * n..]);
-                            let exp = block.add::<P>(simd, &shift, v, mass, at + j * n, n, lanes);
-                            if STORE {
-                                simd::store::<S, F>(exp, &mut e[at + j * n..]);
-                            }
-                        }
-                        at += unroll * n;
-                    }
-                    let mut narrow = wide.remainder().chunks_exact(n);
-                    for x in &mut narrow {
-                        let v = simd::load::<S, F>(simd, x);
-                        let exp = block.add::<P>(simd, &shift, v, mass, at, n, &mut lanes[0]);
-                        if STORE {
-                            simd::store::<S, F>(exp, &mut e[at..]);
-                        }
-                        at += n;
-                    }
-                    let rest = narrow.remainder();
-                    if !rest.is_empty() {
-                        let v = F::load_partial(simd, rest, F::of(f64::NEG_INFINITY));
-                        let len = rest.len();
-                        let exp = block.add::<P>(simd, &shift, v, mass, at, len, &mut lanes[1]);
-                        if STORE {
-                            F::store_partial(simd, exp, &mut e[at..at + len]);
-                        }
-                        at += len;
-                    }
-                    block.flush::<P>(&lanes);
-                }
-                block.summary(max, shift.center[0], k[0])
-            },
-        )
-    }
-    let s = dispatch!(simd::level(), s => kernel::<P, _, F, STORE>(s, x, max, headroom, mass, e, ahead));
-    if STORE && max.wide().is_infinite() {
-        mend_infinite(x, max, s.k, e);
-    }
-    s
-}
-
-/// At an infinite maximum the shift leaves NaN where the limit is known: the maximum itself, and
-/// nothing where all is -inf.
-#[cold]
-pub(super) fn mend_infinite<F: Element>(x: &[F], max: F, k: f64, e: &mut [F]) {
-    let top = if max.wide() > 0.0 { (-k).exp2() } else { 0.0 };
-    for (e, x) in e.iter_mut().zip(x) {
-        if *x == max {
-            *e = F::of(top);
-        }
-    }
-}
-
-/// Sums of one accumulator, in the kernel's type.
-#[derive(Clone, Copy)]
-struct Lanes<S: Isa, F: Element> {
-    rest: V<F, S>,
-    ties: V<F, S>,
-    dot: V<F, S>,
-    mass: V<F, S>,
-    mass_rest: V<F, S>,
-}
-
-impl<S: Isa, F: Element> Lanes<S, F> {
-    #[inline(always)]
-    fn new(simd: S) -> Self {
-        let zero = splat::<S, F>(simd, F::of(0.0));
-        Self { rest: zero, ties: zero, dot: zero, mass: zero, mass_rest: zero }
-    }
-}
-
-/// Sums of a block, widened.
-struct Sums<S: Isa, F: Element> {
-    max: V<F, S>,
-    zero: V<F, S>,
-    one: V<F, S>,
-    rest: F::Wide<S>,
-    ties: V<F, S>,
-    dot: F::Wide<S>,
-    mass: F::Wide<S>,
-    mass_rest: F::Wide<S>,
-}
-
-impl<S: Isa, F: Element> Sums<S, F> {
-    #[inline(always)]
-    fn new(simd: S, max: F) -> Self {
-        let wide = F::Wide::<S>::zero(simd);
-        let zero = splat::<S, F>(simd, F::of(0.0));
-        let one = splat::<S, F>(simd, F::of(1.0));
-        let max = splat::<S, F>(simd, max);
-        Self { max, zero, one, rest: wide, ties: zero, dot: wide, mass: wide, mass_rest: wide }
-    }
-
-    /// Adds a vector of logits, of which `n` are there; returns their exponentials.
-    #[inline(always)]
-    #[allow(clippy::too_many_arguments, reason = "the inside of a kernel")]
-    fn add<P: Parts>(
+impl<F: Element, L: Settle> Shared<'_, F, L> {
+    /// A group of rows, lanes along their classes.
+    pub(super) fn along<P: Parts>(
         &self,
-        simd: S,
-        shift: &Shift<S, F>,
-        x: V<F, S>,
-        mass: &RowMass<'_, F>,
-        at: usize,
-        n: usize,
-        to: &mut Lanes<S, F>,
-    ) -> V<F, S> {
-        let e = shift.exp(simd, x);
-        let top = x.simd_eq(self.max);
-        to.rest = select::<S, F>(top, to.rest, to.rest + e);
-        to.ties = select::<S, F>(top, to.ties + self.one, to.ties);
-        if P::USED {
-            let q = mass.q::<P, S>(simd, at, n);
-            let gap = select::<S, F>(top, self.zero, self.max - x);
-            // No mass on an infinite gap is nothing.
-            to.dot += select::<S, F>(q.simd_eq(self.zero), self.zero, q * gap);
-            to.mass += q;
-            to.mass_rest += select::<S, F>(top, self.zero, q);
-        }
-        e
-    }
-
-    #[inline(always)]
-    fn flush<P: Parts>(&mut self, lanes: &[Lanes<S, F>; 4]) {
-        let [a, b, c, d] = lanes;
-        if P::USED {
-            // Two accumulators are in use.
-            self.rest.add(a.rest + b.rest);
-            self.ties += a.ties + b.ties;
-            self.dot.add(a.dot + b.dot);
-            self.mass.add(a.mass + b.mass);
-            self.mass_rest.add(a.mass_rest + b.mass_rest);
-        } else {
-            self.rest.add((a.rest + b.rest) + (c.rest + d.rest));
-            self.ties += (a.ties + b.ties) + (c.ties + d.ties);
-        }
-    }
-
-    #[inline(always)]
-    fn summary(self, max: F, center: F, k: F) -> Summary {
-        Summary {
-            max: max.wide(),
-            center: center.wide(),
-            k: k.wide(),
-            rest: self.rest.total(),
-            ties: self.ties.reduce_sum().wide(),
-            dot: self.dot.total(),
-            mass: self.mass.total(),
-            mass_rest: self.mass_rest.total(),
-        }
-    }
-}
-
-/// The inputs of an output: exponentials, logits and masses of a block of one row; what the map
-/// does not read may be empty.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sources<'b, F> {
-    pub(super) e: &'b [F],
-    pub(super) x: &'b [F],
-    pub(super) mass: RowMass<'b, F>,
-}
-
-/// Writes an output's block of one row, past the caches where `stream`.
-pub(super) fn emit<M: Map, P: Parts, F: Element>(
-    coefficients: &Coefficients<F>,
-    from: &Sources<'_, F>,
-    out: &mut [F],
-    stream: bool,
-) {
-    #[inline(never)]
-    fn kernel<M: Map, P: Parts, S: Isa, F: Element>(
-        simd: S,
-        coefficients: &Coefficients<F>,
-        from: &Sources<'_, F>,
-        out: &mut [F],
-        stream: bool,
+        span: &mut Span<'_>,
+        rows: Range<usize>,
+        s: &mut Scratch<F>,
     ) {
-        simd.vectorize(
-            #[inline(always)]
-            || {
-                let n = simd::lanes::<S, F>();
-                let c = Coefficients {
-                    a: splat::<S, F>(simd, coefficients.a),
-                    b: splat::<S, F>(simd, coefficients.b),
-                    max: splat::<S, F>(simd, coefficients.max),
-                    at_max: splat::<S, F>(simd, coefficients.at_max),
-                };
-                let bytes = n * size_of::<F>();
-                // Streaming stores need whole, aligned vectors.
-                let head = if stream {
-                    let misaligned = out.as_ptr().addr() % bytes;
-                    ((bytes - misaligned) % bytes / size_of::<F>()).min(out.len())
+        let classes = self.input.classes();
+        let writes = self.first.is_some() || self.second.is_some();
+        let keeps = writes && rows.len() * classes * size_of::<F>() <= KEPT;
+        let exponentials = match (writes, keeps) {
+            (false, _) => 0,
+            (true, false) => BLOCK,
+            (true, true) => rows.len() * pitch(classes),
+        };
+        s.e.fit(exponentials);
+        s.units.clear();
+        let mut guess = None;
+        for (i, row) in rows.clone().enumerate() {
+            let total = if s.terms.target[i] == IGNORED {
+                s.units.extend(blocks(classes).map(|_| Summary::IGNORED));
+                Summary::IGNORED
+            } else {
+                self.summarise_row::<P>((i, row), (writes, keeps), &mut guess, s)
+            };
+            s.summaries[i / ROWS].set_row(i % ROWS, total);
+            if let Ok(target) = usize::try_from(s.terms.target[i]) {
+                let picked = if self.input.lends_rows::<F>() {
+                    self.input.row::<F>(row, target..target + 1)[0]
                 } else {
-                    0
+                    self.input.pick::<F>(row, target)
                 };
-                let (first, body) = out.split_at_mut(head);
-                if head > 0 {
-                    F::store_partial(simd, value::<M, P, S, F>(simd, &c, from, 0, head), first);
-                }
-                let mut at = head;
-                let mut whole = body.chunks_exact_mut(n);
-                if stream {
-                    for out in &mut whole {
-                        F::stream(simd, value::<M, P, S, F>(simd, &c, from, at, n), out);
-                        at += n;
-                    }
-                } else {
-                    for out in &mut whole {
-                        simd::store::<S, F>(value::<M, P, S, F>(simd, &c, from, at, n), out);
-                        at += n;
-                    }
-                }
-                let tail = whole.into_remainder();
-                if !tail.is_empty() {
-                    F::store_partial(
-                        simd,
-                        value::<M, P, S, F>(simd, &c, from, at, tail.len()),
-                        tail,
-                    );
-                }
-            },
-        );
+                s.terms.rows[i / ROWS].picked.0[i % ROWS] = picked.wide();
+            }
+        }
+        self.settle(span, rows.clone(), s);
+        if !writes {
+            return;
+        }
+        let per_row = classes.div_ceil(BLOCK);
+        for (i, row) in rows.enumerate() {
+            if s.terms.target[i] == IGNORED {
+                self.clear_row(span, row, s);
+                continue;
+            }
+            let total = s.summaries[i / ROWS].row(i % ROWS);
+            for (b, classes) in blocks(classes).enumerate() {
+                let kept = keeps.then(|| s.units[i * per_row + b]);
+                self.emit_block::<P>(span, Block { i, row, classes }, kept, &total, s);
+            }
+        }
     }
-    dispatch!(simd::level(), s => kernel::<M, P, _, F>(s, coefficients, from, out, stream));
+
+    /// The first movement of a row that counts. Without masses it takes one pass, in a unit that
+    /// `guess` chooses: rows next to each other have maxima much alike.
+    fn summarise_row<P: Parts>(
+        &self,
+        (i, row): (usize, usize),
+        (writes, keeps): (bool, bool),
+        guess: &mut Option<F>,
+        s: &mut Scratch<F>,
+    ) -> Summary {
+        let classes = self.input.classes();
+        let exponent = s.terms.rows[i / ROWS].exponent.0[i % ROWS];
+        let room = Room::<F>::new(writes);
+        let (headroom, of_guess) = (room.of_one(exponent), room.of_one_guess(exponent));
+        let mut total = Summary::EMPTY;
+        for block in blocks(classes) {
+            let x = lend_or_stage(&self.input, row, block.clone(), &mut s.x, false);
+            let e = if keeps { &mut s.e[i * pitch(classes)..][block.clone()] } else { &mut [] };
+            let sweep = |headroom: F| {
+                let guess =
+                    *guess.get_or_insert_with(|| kernels::largest(&x[..x.len().min(GUESS)]));
+                let part = if keeps {
+                    kernels::sweep::<F, true>(x, guess, headroom, e)
+                } else {
+                    kernels::sweep::<F, false>(x, guess, headroom, e)
+                };
+                part.filter(|s| NEAR.contains(&(s.max.max(total.max) - guess.wide())))
+            };
+            let part = if P::USED { None } else { of_guess.and_then(sweep) };
+            let swept = part.is_some();
+            let part = part.unwrap_or_else(|| {
+                let largest = kernels::largest(x);
+                let max = if largest.wide() <= total.max { F::of(total.max) } else { largest };
+                let mass = self.row_mass::<P>(row, block.clone(), &mut s.q);
+                if keeps {
+                    kernels::summarise::<P, F, true>(x, max, headroom, &mass, e)
+                } else {
+                    kernels::summarise::<P, F, false>(x, max, headroom, &mass, e)
+                }
+            });
+            total = if block.start == 0 { part } else { total.merge(part) };
+            if !swept {
+                *guess = Some(F::of(total.max)).filter(|max| max.wide().is_finite());
+            }
+            s.units.push(part);
+        }
+        total
+    }
+
+    /// The third movement of a block: from its exponentials where they were kept, in the unit that
+    /// is given, else from new ones.
+    fn emit_block<P: Parts>(
+        &self,
+        span: &mut Span<'_>,
+        block: Block,
+        kept: Option<Summary>,
+        total: &Summary,
+        s: &mut Scratch<F>,
+    ) {
+        let Block { i, row, classes } = block.clone();
+        let (group, lane) = (i / ROWS, i % ROWS);
+        // Exponentials kept in a unit far from the row's may have lost bits.
+        let fitting =
+            kept.filter(|unit| unit.center == total.center && (unit.k - total.k).abs() <= FAR);
+        let first = self.first.map(|(emission, _)| emission);
+        let log = first == Some(Emission::LogSoftmax);
+        let spread = first == Some(Emission::Gradient) && P::USED;
+        let x = if fitting.is_none() || self.second.is_some() || log || spread {
+            // What is written in the input's place must not be read from there.
+            lend_or_stage(&self.input, row, classes.clone(), &mut s.x, self.in_place)
+        } else {
+            &[]
+        };
+        let e = match kept {
+            Some(_) => &mut s.e[i * pitch(self.input.classes())..][classes.clone()],
+            None => &mut s.e[..classes.len()],
+        };
+        let scale = match fitting {
+            Some(unit) if unit.k == total.k => 1.0,
+            Some(unit) => unit.unit_over(total),
+            None => {
+                if !log || self.second.is_some() {
+                    kernels::exponentials(x, total, e);
+                }
+                1.0
+            }
+        };
+        if let Some(output) = self.second {
+            let from = Sources { e, x, mass: RowMass::none() };
+            let c = s.settled[group].second.row(lane);
+            let c = Coefficients { a: c.a * scale, b: c.b * scale, ..c };
+            self.emit_row::<Curvature, Nothing>(span, output, &block, c, &from, &mut s.out);
+        }
+        let Some((emission, output)) = self.first else { return };
+        let settled = &s.settled[group];
+        let c = settled.first.row(lane);
+        let c = Coefficients { a: c.a * scale, ..c };
+        if log {
+            let from = Sources { e, x, mass: RowMass::none() };
+            self.emit_row::<LogProbability, Nothing>(span, output, &block, c, &from, &mut s.out);
+            return;
+        }
+        let target = usize::try_from(s.terms.target[i]).ok().filter(|t| classes.contains(t));
+        if let (Some(target), Emission::Gradient) = (target, emission) {
+            let e = &mut e[target - classes.start];
+            let (keep, patch) = (settled.keep.0[lane], settled.patch.0[lane]);
+            *e = F::of(keep * e.wide() + patch / scale);
+        }
+        if spread {
+            let from = Sources { e, x, mass: self.row_mass::<P>(row, classes, &mut s.q) };
+            self.emit_row::<Spread<P>, P>(span, output, &block, c, &from, &mut s.out);
+        } else {
+            let from = Sources { e, x, mass: RowMass::none() };
+            self.emit_row::<Scaled, Nothing>(span, output, &block, c, &from, &mut s.out);
+        }
+    }
+
+    /// Writes a block of an output's row: where it lies, or through a staged copy.
+    fn emit_row<M: Map, P: Parts>(
+        &self,
+        span: &mut Span<'_>,
+        output: usize,
+        block: &Block,
+        c: Coefficients<f64>,
+        from: &Sources<'_, F>,
+        staged: &mut Buffer<F>,
+    ) {
+        let Block { row, classes, .. } = block.clone();
+        let c = c.map(F::of);
+        if span.shape_of(output).lends_rows::<F>() {
+            let stream = self.stream && self.input.classes() * size_of::<F>() >= STREAM_ROW;
+            kernels::emit::<M, P, F>(&c, from, span.row_mut(output, row, classes), stream);
+        } else {
+            kernels::emit::<M, P, F>(&c, from, staged.fit(classes.len()), false);
+            span.write(output, row..row + 1, classes, 1, 1, staged);
+        }
+    }
+
+    /// Zeros for a row that does not count.
+    fn clear_row(&self, span: &mut Span<'_>, row: usize, s: &mut Scratch<F>) {
+        let classes = self.input.classes();
+        for output in self.first.map(|(_, o)| o).into_iter().chain(self.second) {
+            if span.shape_of(output).lends_rows::<F>() {
+                span.row_mut::<F>(output, row, 0..classes).fill(F::of(0.0));
+                continue;
+            }
+            s.out.fit(BLOCK.min(classes)).fill(F::of(0.0));
+            for block in blocks(classes) {
+                let zeros = &s.out[..block.len()];
+                span.write(output, row..row + 1, block, 1, 1, zeros);
+            }
+        }
+    }
+
+    /// The masses of a block of a row.
+    fn row_mass<'b, P: Parts>(
+        &'b self,
+        row: usize,
+        block: Range<usize>,
+        staged: &'b mut Buffer<F>,
+    ) -> RowMass<'b, F> {
+        let Some(mass) = &self.mass else { return RowMass::none() };
+        let soft: &[F] = match &mass.soft {
+            Some(soft) => lend_or_stage(soft, row, block.clone(), staged, false),
+            None => &[],
+        };
+        let weight: &[F] = mass.weight.as_ref().map_or(&[], |w| &w[block]);
+        RowMass { soft, weight, share: mass.share, base: mass.base }
+    }
 }
 
-/// A vector of an output from class `at` of the block on, of which `len` are there.
-#[inline(always)]
-fn value<M: Map, P: Parts, S: Isa, F: Element>(
-    simd: S,
-    c: &Coefficients<V<F, S>>,
-    from: &Sources<'_, F>,
-    at: usize,
-    len: usize,
-) -> V<F, S> {
-    let zero = splat::<S, F>(simd, F::of(0.0));
-    let e = if M::EXP { load_classes(simd, from.e, at, len) } else { zero };
-    let x = if M::LOGIT { load_classes(simd, from.x, at, len) } else { zero };
-    let q = if M::MASS { from.mass.q::<P, S>(simd, at, len) } else { zero };
-    M::apply::<S, F>(c, e, x, q)
+/// Elements from one row's exponentials to the next's: whole cache lines.
+fn pitch(classes: usize) -> usize {
+    classes.next_multiple_of(ROWS)
+}
+
+/// Blocks of classes.
+fn blocks(classes: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..classes).step_by(BLOCK).map(move |start| start..(start + BLOCK).min(classes))
+}
+
+/// A block of a row as it lies, or a copy; always a copy where `copy`.
+fn lend_or_stage<'b, F: Element>(
+    from: &Rows<'b>,
+    row: usize,
+    block: Range<usize>,
+    staged: &'b mut Buffer<F>,
+    copy: bool,
+) -> &'b [F] {
+    if !copy && from.lends_rows::<F>() {
+        return from.row(row, block);
+    }
+    let staged = staged.fit(block.len());
+    from.stage(row..row + 1, block, 1, 1, staged);
+    staged
 }

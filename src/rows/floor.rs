@@ -1,10 +1,12 @@
 //! The floors that speed is measured against: a pass that reads, and one that reads and streams
 //! out, over the same spans and threads as the engine and with nothing computed between.
 
+use super::SPAN;
+use super::along::kernels;
 use super::emit::Scaled;
 use super::mass::Nothing;
+use super::mass::RowMass;
 use super::settle::Coefficients;
-use super::{RowMass, SPAN, along};
 use crate::error::{Error, Result};
 use crate::pool;
 use crate::simd::{self, Isa, dispatch};
@@ -31,7 +33,7 @@ pub(crate) fn read(view: &View<'_>, interrupted: &dyn Fn() -> bool) -> Result<f3
     let spans = Spans::new(rows.rows(), SPAN, Vec::new());
     pool::run(&spans, true, interrupted, |span, (): &mut ()| {
         let x = rows.lines_of_rows::<f32>(span.rows(), 0..1);
-        let max = along::largest(x.line(0));
+        let max = kernels::largest(x.line(0));
         largest.fetch_max(max.max(0.0).to_bits(), Ordering::Relaxed);
     })?;
     Ok(f32::from_bits(largest.into_inner()))
@@ -50,9 +52,9 @@ pub(crate) fn copy(from: &View<'_>, to: ViewMut<'_>, interrupted: &dyn Fn() -> b
     pool::run(&spans, true, interrupted, |span, (): &mut ()| {
         let all = span.rows();
         let e = rows.lines_of_rows::<f32>(all.clone(), 0..1).line(0);
-        let from = along::Sources { e, x: &[], mass: RowMass::none() };
+        let from = kernels::Sources { e, x: &[], mass: RowMass::none() };
         let mut out = span.lines_of_rows_mut::<f32>(0, all, 0..1);
-        along::emit::<Scaled, Nothing, f32>(&c, &from, out.line(0), true);
+        kernels::emit::<Scaled, Nothing, f32>(&c, &from, out.line(0), true);
         dispatch!(simd::level(), s => s.fence());
     })
 }

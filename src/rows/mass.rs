@@ -108,6 +108,11 @@ pub(crate) struct RowMass<'b, F> {
 }
 
 impl<F: Element> RowMass<'_, F> {
+    /// No mass anywhere.
+    pub(crate) fn none() -> Self {
+        Self { soft: &[], weight: &[], share: F::of(0.0), base: F::of(0.0) }
+    }
+
     /// The masses of the classes from `at` on; of `n` only where that is less than a vector.
     #[inline(always)]
     pub(crate) fn q<P: Parts, S: Isa>(&self, simd: S, at: usize, n: usize) -> V<F, S> {
@@ -141,6 +146,11 @@ pub(crate) struct TileMass<'b, F> {
 }
 
 impl<F: Element> TileMass<'_, F> {
+    /// No mass anywhere.
+    pub(crate) fn none() -> Self {
+        Self { soft: &[], weight: &[], share: F::of(0.0), base: F::of(0.0) }
+    }
+
     /// The masses of a class in the rows from `at` on, of a tile with `step` rows a class.
     #[inline(always)]
     pub(crate) fn q<P: Parts, S: Isa>(

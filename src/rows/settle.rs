@@ -3,6 +3,7 @@
 
 use super::summary::{Field, ROWS, Summary};
 use crate::float::Kind;
+use crate::reduce::Census;
 use crate::simd::exp::Shift;
 use crate::simd::log1p::log_with_odds;
 use crate::simd::sum::{Wide, Wide64};
@@ -49,6 +50,14 @@ pub(crate) struct Room<F> {
     most: F,
 }
 
+/// How far the maximum of a row may lie above a guess at it, in nats, for the guess to choose the
+/// unit. Above, the exponentials stay finite, as [`GUESSED`] binades of the headroom are left to
+/// them; below, the smallest loss and the smallest gradient that a float can hold are still there.
+pub(crate) const NEAR: Range<f64> = -11.0..40.0;
+const GUESSED: f64 = 24.0;
+/// The largest exponent of an upstream gradient with which a guess may choose.
+const MODEST: f64 = 16.0;
+
 impl<F: Element> Room<F> {
     /// Without derivatives there is no upstream gradient to heed.
     pub(crate) fn new(derivatives: bool) -> Self {
@@ -65,7 +74,23 @@ impl<F: Element> Room<F> {
         (exponent + usual).max(least).min(most)
     }
 
-    /// The same for one row.
+    /// The headroom of a maximum that is guessed.
+    #[inline(always)]
+    pub(crate) fn of_guess<S: Isa>(&self, simd: S, exponent: V<F, S>) -> V<F, S> {
+        self.of::<S>(simd, exponent) - simd::splat::<S, F>(simd, F::of(GUESSED))
+    }
+
+    /// The same for one row, where a guess may choose.
+    pub(crate) fn of_one_guess(&self, exponent: f64) -> Option<F> {
+        self.allows_guess(exponent).then(|| F::of(self.of_one(exponent).wide() - GUESSED))
+    }
+
+    /// Whether a guess may choose the unit.
+    pub(crate) fn allows_guess(&self, exponent: f64) -> bool {
+        exponent <= MODEST || self.least == self.most
+    }
+
+    /// The headroom of one row.
     pub(crate) fn of_one(&self, exponent: f64) -> F {
         F::of((exponent + self.usual.wide()).clamp(self.least.wide(), self.most.wide()))
     }
@@ -173,8 +198,9 @@ pub(crate) struct Settled<T> {
 
 /// A member of the softmax family.
 pub(crate) trait Settle: Sync {
-    /// What rows bring besides their logits: all but `picked`, which the engine fills.
-    fn terms(&self, rows: Range<usize>, terms: &mut Terms);
+    /// What rows bring besides their logits: all but `picked`, which the engine fills. Says what it
+    /// found among their targets, where nobody has looked before.
+    fn terms(&self, rows: Range<usize>, terms: &mut Terms) -> Census;
 
     /// The loss of rows and the coefficients of its derivatives.
     fn settle<S: Isa>(&self, simd: S, row: &Softmax<S>) -> Settled<S::f64s>;
@@ -264,7 +290,7 @@ fn softmax<S: Isa, F: Element>(
     // infinities.
     let near = center.simd_eq(splat(simd, 0.0)).select(max, splat(simd, 0.0));
     let shift = Shift::<S, f64>::new(simd, splat(simd, 0.0), read(simd, &s.k, at));
-    let top = shift.exp_by(simd, &F::EXP_WIDE, near);
+    let top = shift.exp_by::<false>(simd, &F::EXP_WIDE, near);
 
     let rest = read(simd, &s.rest, at);
     let mut others = (ties - splat(simd, 1.0)).mul_add(top, rest);

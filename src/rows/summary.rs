@@ -42,6 +42,8 @@ impl Summary {
         mass: 0.0,
         mass_rest: 0.0,
     };
+    /// Of a row that does not count, at whose numbers nothing looks.
+    pub(crate) const IGNORED: Self = Self { max: 0.0, center: 0.0, ties: 1.0, ..Self::EMPTY };
 
     /// `exp(max)` in units.
     pub(crate) fn top(&self) -> f64 {

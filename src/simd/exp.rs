@@ -121,17 +121,35 @@ impl<S: Isa, F: Element> Shift<S, F> {
         }
     }
 
+    /// What [`Self::within_reach`] makes it of again, where there is no center.
+    #[inline(always)]
+    pub(crate) fn parts(&self) -> [V<F, S>; 2] {
+        [self.floor, self.round]
+    }
+
+    /// A shift from its [`Self::parts`].
+    #[inline(always)]
+    pub(crate) fn within_reach(simd: S, [floor, round]: [V<F, S>; 2]) -> Self {
+        Self { center: splat::<S, F>(simd, F::of(0.0)), floor, round }
+    }
+
     /// `exp(x - center) 2^-k`, to 0.9 ulp with fused arithmetic; NaN stays NaN.
     #[inline(always)]
-    pub(crate) fn exp(&self, simd: S, x: V<F, S>) -> V<F, S> {
-        self.exp_by(simd, &F::EXP, x)
+    pub(crate) fn exp<const CENTERED: bool>(&self, simd: S, x: V<F, S>) -> V<F, S> {
+        self.exp_by::<CENTERED>(simd, &F::EXP, x)
     }
 
     /// The same by a polynomial of one's choice.
     #[inline(always)]
-    pub(crate) fn exp_by(&self, simd: S, c: &Constants<F>, x: V<F, S>) -> V<F, S> {
+    pub(crate) fn exp_by<const CENTERED: bool>(
+        &self,
+        simd: S,
+        c: &Constants<F>,
+        x: V<F, S>,
+    ) -> V<F, S> {
+        let x = if CENTERED { x - self.center } else { x };
         // In this order a NaN among the second operands survives.
-        let x = self.floor.max(x - self.center);
+        let x = self.floor.max(x);
         let t = x.mul_add(splat::<S, F>(simd, c.log2_e), self.round);
         let n = t - self.round;
         let r = n.mul_add(splat::<S, F>(simd, F::of(-c.ln2_high.wide())), x);
@@ -166,7 +184,10 @@ mod tests {
                     );
                     let n = simd::lanes::<S, F>();
                     for (x, out) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
-                        simd::store::<S, F>(shift.exp(simd, simd::load::<S, F>(simd, x)), out);
+                        simd::store::<S, F>(
+                            shift.exp::<true>(simd, simd::load::<S, F>(simd, x)),
+                            out,
+                        );
                     }
                 },
             );

@@ -4,7 +4,7 @@
 //! chain is short because rounding errors of *equal* summands do not average out: n additions of
 //! one value err by up to n/8 ulp, all in one direction.
 
-use super::{Element, Isa, V, splat, store};
+use super::{Element, Isa, V, load, splat, store};
 use fearless_simd::prelude::*;
 
 /// Additions in a lane of the kernel's own type before the sum is widened.
@@ -20,6 +20,10 @@ pub trait Wide<S: Isa, F: Element>: Copy {
     fn store(self, dst: &mut [f64]);
     /// The sum over all lanes.
     fn total(self) -> f64;
+    /// All that it holds, for [`Wide::load`]: two vectors.
+    fn save(self, dst: &mut [f64]);
+    /// The reverse of [`Wide::save`].
+    fn load(simd: S, src: &[f64]) -> Self;
 }
 
 /// Sums of `f32` lanes: two vectors of `f64`.
@@ -49,6 +53,15 @@ impl<S: Isa> Wide<S, f32> for Wide32<S> {
     #[inline(always)]
     fn total(self) -> f64 {
         (self.low + self.high).reduce_sum()
+    }
+    #[inline(always)]
+    fn save(self, dst: &mut [f64]) {
+        store::<S, f64>(self.low, dst);
+        store::<S, f64>(self.high, &mut dst[S::f64s::LEN..]);
+    }
+    #[inline(always)]
+    fn load(simd: S, src: &[f64]) -> Self {
+        Self { low: load::<S, f64>(simd, src), high: load::<S, f64>(simd, &src[S::f64s::LEN..]) }
     }
 }
 
@@ -93,6 +106,15 @@ impl<S: Isa> Wide<S, f64> for Wide64<S> {
             total.add(x);
         }
         total.value()
+    }
+    #[inline(always)]
+    fn save(self, dst: &mut [f64]) {
+        store::<S, f64>(self.sum, dst);
+        store::<S, f64>(self.error, &mut dst[S::f64s::LEN..]);
+    }
+    #[inline(always)]
+    fn load(simd: S, src: &[f64]) -> Self {
+        Self { sum: load::<S, f64>(simd, src), error: load::<S, f64>(simd, &src[S::f64s::LEN..]) }
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Rows<'a> {
     rows: usize,
     classes: usize,
     class_step: isize,
+    /// Whether every element is aligned.
+    aligned: bool,
     lifetime: PhantomData<&'a u8>,
 }
 
@@ -59,6 +61,10 @@ pub struct Rows<'a> {
 unsafe impl Send for Rows<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Rows<'_> {}
+
+/// Bytes to ask memory for ahead of those in use, where lines are too short for the processor to
+/// see where reading will go on.
+const AHEAD: usize = 32 << 10;
 
 /// A block of memory as equally long lines: the rows of each class, or the classes of each row.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +103,13 @@ impl<'a, F: Real> Lines<'a, F> {
         // SAFETY: every line's elements are readable for 'a, and each starts where the last ends.
         (self.step == self.len as isize)
             .then(|| unsafe { std::slice::from_raw_parts(self.data, self.len * self.count) })
+    }
+
+    /// The line that lies [`AHEAD`] on in the order of lines, and how many elements past it: after
+    /// the last line of these comes the first of the next block of rows, most likely.
+    pub fn ahead(&self, i: usize) -> (&'a [F], usize) {
+        let next = i + (AHEAD / size_of::<F>()).div_ceil(self.len);
+        (self.line(next % self.count), next / self.count * self.len)
     }
 
     /// One line.
@@ -171,6 +184,10 @@ impl<'a> Rows<'a> {
             }
         }
         let (classes, class_step) = class_axis.map_or((1, 0), |a| (view.shape[a], view.strides[a]));
+        let size = view.format.kind.size();
+        let aligned = view.data.addr().is_multiple_of(size)
+            && class_step.unsigned_abs().is_multiple_of(size)
+            && axes.iter().all(|(_, step)| step.unsigned_abs().is_multiple_of(size));
         Self {
             data: view.data,
             format: view.format,
@@ -178,6 +195,7 @@ impl<'a> Rows<'a> {
             axes,
             classes,
             class_step,
+            aligned,
             lifetime: PhantomData,
         }
     }
@@ -194,11 +212,7 @@ impl<'a> Rows<'a> {
 
     /// Whether these are floats of `F`'s own format, aligned: what can be lent as they lie.
     fn is_native<F: Real>(&self) -> bool {
-        let size = size_of::<F>();
-        self.format == Format::native(F::KIND)
-            && self.data.addr().is_multiple_of(size)
-            && self.class_step.unsigned_abs().is_multiple_of(size)
-            && self.axes.iter().all(|(_, step)| step.unsigned_abs().is_multiple_of(size))
+        self.aligned && self.format == Format::native(F::KIND)
     }
 
     /// Whether [`Self::row`] lends: the classes of a row lie next to each other.

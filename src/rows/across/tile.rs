@@ -1,7 +1,8 @@
 //! Tiles: blocks of rows copied so that lanes are rows. A tile holds a class after the other,
 //! [`step`] rows each, of which the last are padding.
 
-use super::summary::ROWS;
+use crate::rows::scratch::Buffer;
+use crate::rows::summary::ROWS;
 use crate::simd::{self, Element, Isa, V, dispatch, splat};
 use crate::view::{Lines, LinesMut, Rows, Span};
 use fearless_simd::prelude::*;
@@ -20,13 +21,11 @@ pub(super) fn stage<F: Element>(
     from: &Rows<'_>,
     rows: Range<usize>,
     block: Range<usize>,
-    tile: &mut Vec<F>,
+    tile: &mut Buffer<F>,
 ) {
     let (n, classes) = (rows.len(), block.len());
     let step = step(n);
-    if tile.len() < step * classes {
-        tile.resize(step * classes, F::of(0.0));
-    }
+    let tile = tile.fit(step * classes);
     if from.lends_block::<F>(&rows) && classes > 1 {
         let lines = from.lines_of_classes(rows, block);
         let done = lines.dense().is_some_and(|from| few::split(from, classes, step, tile));
@@ -61,9 +60,7 @@ pub(super) fn write<F: Element>(
     }
 }
 
-const AHEAD: usize = 16 << 10;
-/// Copies lines one after the other, asking for the next while one is read: a line is too short
-/// for the processor to see where reading will go on.
+/// Copies lines one after the other, asking for the next while one is read.
 fn copy<F: Element>(from: &Lines<'_, F>, step: usize, tile: &mut [F]) {
     #[inline(never)]
     fn kernel<S: Isa, F: Element>(simd: S, from: &Lines<'_, F>, step: usize, tile: &mut [F]) {
@@ -71,13 +68,9 @@ fn copy<F: Element>(from: &Lines<'_, F>, step: usize, tile: &mut [F]) {
             #[inline(always)]
             || {
                 let n = simd::lanes::<S, F>();
-                let ahead = (AHEAD / size_of::<F>()).div_ceil(from.width());
                 for (i, to) in tile.chunks_mut(step).take(from.count()).enumerate() {
                     let line = from.line(i);
-                    // After the last comes the first of the next tile, most likely.
-                    let next = i + ahead;
-                    let (next, ahead) =
-                        (from.line(next % from.count()), next / from.count() * from.width());
+                    let (next, ahead) = from.ahead(i);
                     let mut at = 0;
                     while at + n <= line.len() {
                         simd.prefetch(&next[at..], ahead);

@@ -1,0 +1,465 @@
+//! Kernels along the classes of one row: lanes are classes.
+
+use crate::rows::emit::Map;
+use crate::rows::mass::{Parts, RowMass, load_classes};
+use crate::rows::settle::Coefficients;
+use crate::rows::summary::Summary;
+use crate::simd::exp::Shift;
+use crate::simd::sum::{CHAIN, Wide};
+use crate::simd::{self, Element, Isa, V, dispatch, select, splat};
+use fearless_simd::prelude::*;
+use std::marker::PhantomData;
+
+/// Elements that a pass asks memory for ahead of those that it computes with.
+const AHEAD: usize = 4096;
+
+/// The largest of some logits; NaN only where the instruction set has it so.
+pub(in crate::rows) fn largest<F: Element>(x: &[F]) -> F {
+    #[inline(never)]
+    fn kernel<S: Isa, F: Element>(simd: S, x: &[F]) -> F {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let n = simd::lanes::<S, F>();
+                let lowest = F::of(f64::NEG_INFINITY);
+                let mut max = [splat::<S, F>(simd, lowest); 8];
+                if let Some(end) = x.len().checked_sub(8 * n) {
+                    // The last vectors may have been seen before: that changes no maximum.
+                    for at in (0..end).step_by(8 * n).chain([end]) {
+                        for (j, max) in max.iter_mut().enumerate() {
+                            // In this order a NaN is passed over; the exponentials will find it.
+                            *max = simd::load::<S, F>(simd, &x[at + j * n..]).max(*max);
+                        }
+                    }
+                } else {
+                    let mut whole = x.chunks_exact(n);
+                    for x in &mut whole {
+                        max[0] = simd::load::<S, F>(simd, x).max(max[0]);
+                    }
+                    max[1] = F::load_partial(simd, whole.remainder(), lowest).max(max[1]);
+                }
+                let half = [
+                    max[0].max(max[4]),
+                    max[1].max(max[5]),
+                    max[2].max(max[6]),
+                    max[3].max(max[7]),
+                ];
+                let max = half[0].max(half[2]).max(half[1].max(half[3]));
+                max.reduce_max()
+            },
+        )
+    }
+    dispatch!(simd::level(), s => kernel(s, x))
+}
+
+/// What a pass over a block does with its vectors.
+trait Pass<S: Isa, F: Element> {
+    /// Accumulators, at most 4: more than one so that additions need not wait for each other.
+    const LANES: usize;
+
+    /// Takes a vector of the classes from `at` on, of which `len` are there.
+    fn take(&mut self, simd: S, lane: usize, x: V<F, S>, at: usize, len: usize);
+
+    /// Moves the sums of the last [`CHAIN`] vectors a lane to where they are wider.
+    fn flush(&mut self, simd: S);
+}
+
+/// Hands a block's vectors to a pass.
+#[inline(always)]
+fn walk<S: Isa, F: Element, P: Pass<S, F>>(simd: S, x: &[F], pass: &mut P) {
+    let n = simd::lanes::<S, F>();
+    let mut at = 0;
+    for x in x.chunks(P::LANES * n * CHAIN) {
+        let mut rounds = x.chunks_exact(P::LANES * n);
+        for x in &mut rounds {
+            simd::prefetch_all(simd, x, AHEAD);
+            for lane in 0..P::LANES {
+                pass.take(simd, lane, simd::load(simd, &x[lane * n..]), at + lane * n, n);
+            }
+            at += P::LANES * n;
+        }
+        let mut single = rounds.remainder().chunks_exact(n);
+        for x in &mut single {
+            pass.take(simd, 0, simd::load(simd, x), at, n);
+            at += n;
+        }
+        let tail = single.remainder();
+        if !tail.is_empty() {
+            let x = F::load_partial(simd, tail, F::of(f64::NEG_INFINITY));
+            pass.take(simd, 1, x, at, tail.len());
+        }
+        pass.flush(simd);
+    }
+}
+
+/// Keeps a vector of exponentials, of which `len` are wanted.
+#[inline(always)]
+fn keep<S: Isa, F: Element>(simd: S, v: V<F, S>, to: &mut [F], at: usize, len: usize) {
+    if len == simd::lanes::<S, F>() {
+        simd::store::<S, F>(v, &mut to[at..]);
+    } else {
+        F::store_partial(simd, v, &mut to[at..at + len]);
+    }
+}
+
+/// One pass that needs not know the maximum: of each lane's exponentials the largest so far is held
+/// back, and the loser of every comparison joins the rest.
+struct Sweep<'b, S: Isa, F: Element, const STORE: bool> {
+    shift: Shift<S, F>,
+    max: [V<F, S>; 4],
+    top: [V<F, S>; 4],
+    sums: [V<F, S>; 4],
+    rest: F::Wide<S>,
+    e: &'b mut [F],
+}
+
+impl<S: Isa, F: Element, const STORE: bool> Pass<S, F> for Sweep<'_, S, F, STORE> {
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    fn take(&mut self, simd: S, lane: usize, x: V<F, S>, at: usize, len: usize) {
+        let e = self.shift.exp::<false>(simd, x);
+        // In this order a NaN goes to the sums and is passed over by the maxima.
+        self.max[lane] = x.max(self.max[lane]);
+        self.sums[lane] += self.top[lane].min(e);
+        self.top[lane] = e.max(self.top[lane]);
+        if STORE {
+            keep::<S, F>(simd, e, self.e, at, len);
+        }
+    }
+
+    #[inline(always)]
+    fn flush(&mut self, simd: S) {
+        let [a, b, c, d] = self.sums;
+        self.rest.add((a + b) + (c + d));
+        self.sums = [splat::<S, F>(simd, F::of(0.0)); 4];
+    }
+}
+
+impl<S: Isa, F: Element, const STORE: bool> Sweep<'_, S, F, STORE> {
+    /// Brings the lanes together; all but one of the exponentials held back join the rest.
+    #[inline(always)]
+    fn summary(mut self, simd: S, k: F) -> Summary {
+        let zero = splat::<S, F>(simd, F::of(0.0));
+        let [a, b, c, d] = self.top;
+        let (ab, cd) = (a.max(b), c.max(d));
+        self.rest.add((a.min(b) + c.min(d)) + ab.min(cd));
+        let top = ab.max(cd);
+        let below = top.simd_ne(splat::<S, F>(simd, top.reduce_max()));
+        self.rest.add(select::<S, F>(below, top, zero));
+        let ties = simd::lanes::<S, F>() as u32 - below.to_bitmask().count_ones();
+        let [a, b, c, d] = self.max;
+        Summary {
+            max: a.max(b).max(c.max(d)).reduce_max().wide(),
+            center: 0.0,
+            k: k.wide(),
+            rest: self.rest.total(),
+            ties: f64::from(ties),
+            dot: 0.0,
+            mass: 0.0,
+            mass_rest: 0.0,
+        }
+    }
+}
+
+/// Summarises a block in one pass, without masses, in a unit chosen by a guess at the maximum, and
+/// where `STORE` keeps the exponentials in `e`. It is for the caller to see from the summary's
+/// maximum whether the guess was near enough; `None` where it is too large a number to begin with.
+pub(super) fn sweep<F: Element, const STORE: bool>(
+    x: &[F],
+    guess: F,
+    headroom: F,
+    e: &mut [F],
+) -> Option<Summary> {
+    #[inline(never)]
+    fn kernel<S: Isa, F: Element, const STORE: bool>(
+        simd: S,
+        x: &[F],
+        guess: F,
+        headroom: F,
+        e: &mut [F],
+    ) -> Summary {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let zero = splat::<S, F>(simd, F::of(0.0));
+                let (shift, k) = Shift::<S, F>::of_max(
+                    simd,
+                    splat::<S, F>(simd, guess),
+                    splat::<S, F>(simd, headroom),
+                );
+                let mut pass = Sweep::<S, F, STORE> {
+                    shift,
+                    max: [splat::<S, F>(simd, F::of(f64::NEG_INFINITY)); 4],
+                    top: [zero; 4],
+                    sums: [zero; 4],
+                    rest: F::Wide::<S>::zero(simd),
+                    e,
+                };
+                walk(simd, x, &mut pass);
+                pass.summary(simd, k[0])
+            },
+        )
+    }
+    let within_reach = guess.wide().abs() <= F::EXP.reach.wide();
+    within_reach
+        .then(|| dispatch!(simd::level(), s => kernel::<_, F, STORE>(s, x, guess, headroom, e)))
+}
+
+/// A pass that knows the maximum, as the sums of masses do: a class at the maximum takes no part in
+/// them, so that nothing cancels.
+struct Against<'b, S: Isa, F: Element, P: Parts, const STORE: bool> {
+    shift: Shift<S, F>,
+    max: V<F, S>,
+    mass: &'b RowMass<'b, F>,
+    lanes: [Lanes<S, F>; 2],
+    rest: F::Wide<S>,
+    ties: V<F, S>,
+    dot: F::Wide<S>,
+    total: F::Wide<S>,
+    total_rest: F::Wide<S>,
+    e: &'b mut [F],
+    parts: PhantomData<P>,
+}
+
+/// Sums of one accumulator, in the kernel's type.
+#[derive(Clone, Copy)]
+struct Lanes<S: Isa, F: Element> {
+    rest: V<F, S>,
+    ties: V<F, S>,
+    dot: V<F, S>,
+    mass: V<F, S>,
+    mass_rest: V<F, S>,
+}
+
+impl<S: Isa, F: Element> Lanes<S, F> {
+    #[inline(always)]
+    fn new(simd: S) -> Self {
+        let zero = splat::<S, F>(simd, F::of(0.0));
+        Self { rest: zero, ties: zero, dot: zero, mass: zero, mass_rest: zero }
+    }
+}
+
+impl<S: Isa, F: Element, P: Parts, const STORE: bool> Pass<S, F> for Against<'_, S, F, P, STORE> {
+    const LANES: usize = 2;
+
+    #[inline(always)]
+    fn take(&mut self, simd: S, lane: usize, x: V<F, S>, at: usize, len: usize) {
+        let zero = splat::<S, F>(simd, F::of(0.0));
+        let one = splat::<S, F>(simd, F::of(1.0));
+        let e = self.shift.exp::<true>(simd, x);
+        let top = x.simd_eq(self.max);
+        let to = &mut self.lanes[lane];
+        to.rest = select::<S, F>(top, to.rest, to.rest + e);
+        to.ties = select::<S, F>(top, to.ties + one, to.ties);
+        if P::USED {
+            let q = self.mass.q::<P, S>(simd, at, len);
+            let gap = select::<S, F>(top, zero, self.max - x);
+            // No mass on an infinite gap is nothing.
+            to.dot += select::<S, F>(q.simd_eq(zero), zero, q * gap);
+            to.mass += q;
+            to.mass_rest += select::<S, F>(top, zero, q);
+        }
+        if STORE {
+            keep::<S, F>(simd, e, self.e, at, len);
+        }
+    }
+
+    #[inline(always)]
+    fn flush(&mut self, simd: S) {
+        let [a, b] = self.lanes;
+        self.rest.add(a.rest + b.rest);
+        self.ties += a.ties + b.ties;
+        if P::USED {
+            self.dot.add(a.dot + b.dot);
+            self.total.add(a.mass + b.mass);
+            self.total_rest.add(a.mass_rest + b.mass_rest);
+        }
+        self.lanes = [Lanes::new(simd); 2];
+    }
+}
+
+/// Summarises a block of logits against `max`, which none exceeds, and where `STORE` keeps the
+/// exponentials in `e`.
+pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
+    x: &[F],
+    max: F,
+    headroom: F,
+    mass: &RowMass<'_, F>,
+    e: &mut [F],
+) -> Summary {
+    #[inline(never)]
+    fn kernel<P: Parts, S: Isa, F: Element, const STORE: bool>(
+        simd: S,
+        x: &[F],
+        max: F,
+        headroom: F,
+        mass: &RowMass<'_, F>,
+        e: &mut [F],
+    ) -> Summary {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let wide = F::Wide::<S>::zero(simd);
+                let highest = splat::<S, F>(simd, max);
+                let (shift, k) =
+                    Shift::<S, F>::of_max(simd, highest, splat::<S, F>(simd, headroom));
+                let mut pass = Against::<S, F, P, STORE> {
+                    shift,
+                    max: highest,
+                    mass,
+                    lanes: [Lanes::new(simd); 2],
+                    rest: wide,
+                    ties: splat::<S, F>(simd, F::of(0.0)),
+                    dot: wide,
+                    total: wide,
+                    total_rest: wide,
+                    e,
+                    parts: PhantomData,
+                };
+                walk(simd, x, &mut pass);
+                Summary {
+                    max: max.wide(),
+                    center: shift.center[0].wide(),
+                    k: k[0].wide(),
+                    rest: pass.rest.total(),
+                    ties: pass.ties.reduce_sum().wide(),
+                    dot: pass.dot.total(),
+                    mass: pass.total.total(),
+                    mass_rest: pass.total_rest.total(),
+                }
+            },
+        )
+    }
+    let s = dispatch!(simd::level(), s => kernel::<P, _, F, STORE>(s, x, max, headroom, mass, e));
+    if STORE {
+        mend_infinite(x, &s, e);
+    }
+    s
+}
+
+/// Exponentials in the unit of a summary: the second pass over a row too long to keep them.
+pub(super) fn exponentials<F: Element>(x: &[F], unit: &Summary, e: &mut [F]) {
+    #[inline(never)]
+    fn kernel<S: Isa, F: Element>(simd: S, x: &[F], center: F, k: F, e: &mut [F]) {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let n = simd::lanes::<S, F>();
+                let shift =
+                    Shift::<S, F>::new(simd, splat::<S, F>(simd, center), splat::<S, F>(simd, k));
+                for at in (0..x.len()).step_by(n) {
+                    let len = n.min(x.len() - at);
+                    let x = load_classes::<S, F>(simd, x, at, len);
+                    keep::<S, F>(simd, shift.exp::<true>(simd, x), e, at, len);
+                }
+            },
+        );
+    }
+    let (center, k) = (F::of(unit.center), F::of(unit.k));
+    dispatch!(simd::level(), s => kernel(s, x, center, k, e));
+    mend_infinite(x, unit, e);
+}
+
+/// At an infinite maximum the shift leaves NaN where the limit is known: the maximum itself, and
+/// nothing where all is -inf.
+pub(in crate::rows) fn mend_infinite<F: Element>(x: &[F], unit: &Summary, e: &mut [F]) {
+    if unit.max.is_finite() || unit.max.is_nan() {
+        return;
+    }
+    let top = if unit.max > 0.0 { (-unit.k).exp2() } else { 0.0 };
+    for (e, x) in e.iter_mut().zip(x) {
+        if x.wide() == unit.max {
+            *e = F::of(top);
+        }
+    }
+}
+
+/// The inputs of an output: exponentials, logits and masses of a block of one row; what the map
+/// does not read may be empty.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::rows) struct Sources<'b, F> {
+    pub(in crate::rows) e: &'b [F],
+    pub(in crate::rows) x: &'b [F],
+    pub(in crate::rows) mass: RowMass<'b, F>,
+}
+
+/// Writes an output's block of one row, past the caches where `stream`.
+pub(in crate::rows) fn emit<M: Map, P: Parts, F: Element>(
+    coefficients: &Coefficients<F>,
+    from: &Sources<'_, F>,
+    out: &mut [F],
+    stream: bool,
+) {
+    #[inline(never)]
+    fn kernel<M: Map, P: Parts, S: Isa, F: Element>(
+        simd: S,
+        coefficients: &Coefficients<F>,
+        from: &Sources<'_, F>,
+        out: &mut [F],
+        stream: bool,
+    ) {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let n = simd::lanes::<S, F>();
+                let c = Coefficients {
+                    a: splat::<S, F>(simd, coefficients.a),
+                    b: splat::<S, F>(simd, coefficients.b),
+                    max: splat::<S, F>(simd, coefficients.max),
+                    at_max: splat::<S, F>(simd, coefficients.at_max),
+                };
+                let bytes = n * size_of::<F>();
+                // Streaming stores need whole, aligned vectors.
+                let head = if stream {
+                    let misaligned = out.as_ptr().addr() % bytes;
+                    ((bytes - misaligned) % bytes / size_of::<F>()).min(out.len())
+                } else {
+                    0
+                };
+                let (first, body) = out.split_at_mut(head);
+                if head > 0 {
+                    F::store_partial(simd, value::<M, P, S, F>(simd, &c, from, 0, head), first);
+                }
+                let mut at = head;
+                let mut whole = body.chunks_exact_mut(n);
+                if stream {
+                    for out in &mut whole {
+                        F::stream(simd, value::<M, P, S, F>(simd, &c, from, at, n), out);
+                        at += n;
+                    }
+                } else {
+                    for out in &mut whole {
+                        simd::store::<S, F>(value::<M, P, S, F>(simd, &c, from, at, n), out);
+                        at += n;
+                    }
+                }
+                let tail = whole.into_remainder();
+                if !tail.is_empty() {
+                    F::store_partial(
+                        simd,
+                        value::<M, P, S, F>(simd, &c, from, at, tail.len()),
+                        tail,
+                    );
+                }
+            },
+        );
+    }
+    dispatch!(simd::level(), s => kernel::<M, P, _, F>(s, coefficients, from, out, stream));
+}
+
+/// A vector of an output from class `at` of the block on, of which `len` are there.
+#[inline(always)]
+fn value<M: Map, P: Parts, S: Isa, F: Element>(
+    simd: S,
+    c: &Coefficients<V<F, S>>,
+    from: &Sources<'_, F>,
+    at: usize,
+    len: usize,
+) -> V<F, S> {
+    let zero = splat::<S, F>(simd, F::of(0.0));
+    let e = if M::EXP { load_classes(simd, from.e, at, len) } else { zero };
+    let x = if M::LOGIT { load_classes(simd, from.x, at, len) } else { zero };
+    let q = if M::MASS { from.mass.q::<P, S>(simd, at, len) } else { zero };
+    M::apply::<S, F>(c, e, x, q)
+}

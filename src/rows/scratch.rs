@@ -1,0 +1,88 @@
+//! A thread's memory for a call: grown as needed, never shared.
+
+use super::settle::{Settled, Terms};
+use super::summary::{Field, ROWS, Summary};
+use crate::simd::Element;
+use std::ops::{Deref, DerefMut};
+
+/// A slice that starts at a cache line: vectors in it do not cross lines, which halves the cost of
+/// reading and of writing them.
+#[derive(Debug, Default)]
+pub(crate) struct Buffer<F> {
+    memory: Vec<F>,
+    skip: usize,
+    len: usize,
+}
+
+impl<F: Element> Buffer<F> {
+    /// Makes it `len` elements long, of whatever content.
+    pub(crate) fn fit(&mut self, len: usize) -> &mut [F] {
+        const LINE: usize = 64;
+        let spare = LINE / size_of::<F>();
+        if self.memory.len() < len + spare {
+            // Fresh memory of zeros is not touched before it is used.
+            self.memory = vec![F::default(); len + spare];
+            self.skip = self.memory.as_ptr().align_offset(LINE).min(spare);
+        }
+        self.len = len;
+        self
+    }
+}
+
+impl<F> Deref for Buffer<F> {
+    type Target = [F];
+    fn deref(&self) -> &[F] {
+        &self.memory[self.skip..self.skip + self.len]
+    }
+}
+
+impl<F> DerefMut for Buffer<F> {
+    fn deref_mut(&mut self) -> &mut [F] {
+        &mut self.memory[self.skip..self.skip + self.len]
+    }
+}
+
+/// What a thread works in.
+#[derive(Default)]
+pub(super) struct Scratch<F: Element> {
+    /// Exponentials, kept between the passes.
+    pub(super) e: Buffer<F>,
+    /// Logits, where they are staged.
+    pub(super) x: Buffer<F>,
+    /// Soft targets, where they are staged.
+    pub(super) q: Buffer<F>,
+    /// An output, where it is staged.
+    pub(super) out: Buffer<F>,
+    /// What the lanes of a sweep across rows hold between classes.
+    pub(super) lanes: Buffer<F>,
+    /// Their wider sums.
+    pub(super) sums: Buffer<f64>,
+    /// Target classes, counted from a tile's first.
+    pub(super) index: Buffer<F>,
+    /// 1 for rows that do not count.
+    pub(super) ignored: Buffer<F>,
+    /// What was settled, in the kernel's type.
+    pub(super) narrow: [Buffer<F>; 6],
+    /// The summaries of a group's blocks, and of its rows.
+    pub(super) units: Vec<Summary>,
+    pub(super) summaries: Vec<Summary<Field>>,
+    /// The summaries of a tile that holds some of the classes.
+    pub(super) part: Vec<Summary<Field>>,
+    pub(super) terms: Terms,
+    pub(super) settled: Vec<Settled<Field>>,
+    /// Of the group's losses.
+    pub(super) sum: f64,
+}
+
+impl<F: Element> Scratch<F> {
+    /// Makes room for a group of rows.
+    pub(super) fn begin(&mut self, rows: usize) {
+        let groups = rows.div_ceil(ROWS);
+        self.terms.begin(rows);
+        if self.settled.len() < groups {
+            self.summaries.resize(groups, Summary::default());
+            self.part.resize(groups, Summary::default());
+            self.settled.resize(groups, Settled::default());
+        }
+    }
+}
