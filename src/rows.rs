@@ -187,10 +187,11 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
             (true, false) if plain => wanted::FACTOR,
             _ => wanted::ALL,
         };
+        let (losses, factors) = (&mut s.losses, &mut s.factors);
         s.sum =
-            settle_rows::<F, L>(&self.settle, &s.summaries, &s.terms, n, wanted, &mut s.settled);
+            settle_rows::<F, L>(&self.settle, &s.summaries, &s.terms, n, wanted, losses, factors);
         if let Some(output) = self.loss {
-            let losses = s.settled.iter().flat_map(|of| of.loss.0);
+            let losses = s.losses.iter().flat_map(|of| of.0);
             for (out, loss) in s.out.fit(n).iter_mut().zip(losses) {
                 *out = F::of(loss);
             }

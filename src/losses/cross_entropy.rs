@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::float::Kind;
 use crate::reduce::{Census, Reduction, Upstream};
 use crate::rows::mass::Mass;
-use crate::rows::settle::{Coefficients, NO_CLASS, Settle, Settled, Softmax, Terms};
+use crate::rows::settle::{Coefficients, Factors, NO_CLASS, Settle, Settled, Softmax, Terms};
 use crate::rows::{Emission, Field, Job, ROWS};
 use crate::simd::{self, Element, Isa};
 use crate::view::{Rows, RowsMut};
@@ -68,7 +68,8 @@ impl Settle for CrossEntropy<'_> {
         let hits = row.picked.simd_eq(row.max);
         let unweighted = row.hard.simd_eq(zero);
         let unit = simd::splat::<S, f64>(simd, self.unit);
-        let (spread, spread_rest) = (row.mass * unit, row.mass_rest * unit);
+        let (spread_top, spread_rest) = (row.mass_top * unit, row.mass_rest * unit);
+        let spread = spread_top + spread_rest;
 
         // No mass on an infinite gap is nothing.
         let gap = (hits | unweighted).select(zero, row.max - row.picked);
@@ -78,15 +79,14 @@ impl Settle for CrossEntropy<'_> {
         let upstream_mass = row.upstream * mass;
         let all = one + row.odds;
         let scale = upstream_mass / row.sum;
-        let mass_max = (spread - spread_rest) + hits.select(row.hard, zero);
+        let mass_max = spread_top + hits.select(row.hard, zero);
         let mass_rest = spread_rest + hits.select(zero, row.hard);
         let at_max = row.upstream * (mass_rest - mass_max * row.odds) / all;
 
         // One target class alone: its exponential becomes minus the sum of the others.
         let others_alone = hits & spread.simd_eq(zero);
         let share = unweighted.select(zero, row.hard / mass);
-        Settled {
-            loss,
+        let factors = Factors {
             keep: others_alone.select(zero, one),
             patch: -others_alone.select(row.others, share * row.sum),
             first: Coefficients { a: scale, b: -row.upstream * unit, max: row.unique, at_max },
@@ -96,7 +96,8 @@ impl Settle for CrossEntropy<'_> {
                 max: row.unique,
                 at_max: upstream_mass * row.odds / (all * all),
             },
-        }
+        };
+        Settled { loss, factors }
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::error::Result;
 use crate::float::Kind;
 use crate::reduce::Census;
-use crate::rows::settle::{Coefficients, NO_CLASS, Settle, Settled, Softmax, Terms};
+use crate::rows::settle::{Coefficients, Factors, NO_CLASS, Settle, Settled, Softmax, Terms};
 use crate::rows::{Emission, Field, Job, ROWS};
 use crate::simd::{self, Element, Isa};
 use crate::view::{Order, Rows, RowsMut, View, ViewMut};
@@ -28,7 +28,8 @@ impl Settle for Distribution {
     fn settle<S: Isa>(&self, simd: S, row: &Softmax<S>) -> Settled<S::f64s> {
         let one = simd::splat::<S, f64>(simd, 1.0);
         let first = Coefficients { a: one / row.sum, b: one, max: row.max, at_max: -row.log };
-        Settled { loss: row.log_sum_exp, keep: one, patch: one, first, second: first }
+        let factors = Factors { keep: one, patch: one, first, second: first };
+        Settled { loss: row.log_sum_exp, factors }
     }
 }
 

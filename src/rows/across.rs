@@ -10,7 +10,7 @@ pub(super) mod tile;
 use super::emit::{Curvature, LogProbability, Map, Scaled, Spread, Targeted};
 use super::mass::{Nothing, Parts, TileMass};
 use super::scratch::{Buffer, Scratch};
-use super::settle::{Coefficients, IGNORED, Room, Settle, Settled};
+use super::settle::{Coefficients, Factors, IGNORED, Room, Settle};
 use super::summary::{Field, ROWS, Summary, merge_rows};
 use super::{Emission, Shared};
 use crate::simd::{self, Element};
@@ -166,7 +166,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let at = (rows.clone(), block.clone());
         if let Some(output) = self.second {
             let (coefficients, target) =
-                narrow(&s.settled, |of| &of.second, n, true, &mut s.narrow, &[]);
+                narrow(&s.factors, |of| &of.second, n, true, &mut s.narrow, &[]);
             let from = Sources { coefficients, target, ignored, e, x: &s.x, mass: none };
             self.emit_to::<Curvature, Nothing>(span, output, at.clone(), &from, &mut s.out);
         }
@@ -174,7 +174,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         indices(&s.terms.target, block.start, &mut s.index);
         let plain = self.is_plain(emission);
         let (coefficients, target) =
-            narrow(&s.settled, |of| &of.first, n, !plain, &mut s.narrow, &s.index);
+            narrow(&s.factors, |of| &of.first, n, !plain, &mut s.narrow, &s.index);
         let mut from = Sources { coefficients, target, ignored, e, x: &s.x, mass: none };
         if emission == Emission::LogSoftmax {
             self.emit_to::<LogProbability, Nothing>(span, output, at, &from, &mut s.out);
@@ -251,8 +251,8 @@ fn indices<F: Element>(target: &[i64], first: usize, out: &mut Buffer<F>) {
 
 /// Coefficients in the kernel's type; of a plain factor, that alone.
 fn narrow<'b, F: Element>(
-    settled: &[Settled<Field>],
-    of: impl Fn(&Settled<Field>) -> &Coefficients<Field>,
+    factors: &[Factors<Field>],
+    of: impl Fn(&Factors<Field>) -> &Coefficients<Field>,
     rows: usize,
     all: bool,
     out: &'b mut [Buffer<F>; 6],
@@ -266,12 +266,12 @@ fn narrow<'b, F: Element>(
     simd::vectorized(
         #[inline(always)]
         || {
-            for (i, settled) in settled[..groups].iter().enumerate() {
+            for (i, factors) in factors[..groups].iter().enumerate() {
                 let lanes = i * ROWS..(i + 1) * ROWS;
-                let from = of(settled);
+                let from = of(factors);
                 narrow_field(&from.a, &mut a[lanes.clone()]);
-                narrow_field(&settled.keep, &mut keep[lanes.clone()]);
-                narrow_field(&settled.patch, &mut patch[lanes.clone()]);
+                narrow_field(&factors.keep, &mut keep[lanes.clone()]);
+                narrow_field(&factors.patch, &mut patch[lanes.clone()]);
                 if all {
                     narrow_field(&from.b, &mut b[lanes.clone()]);
                     narrow_field(&from.max, &mut max[lanes.clone()]);

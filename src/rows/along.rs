@@ -178,13 +178,13 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         };
         if let Some(output) = self.second {
             let from = Sources { e, x, mass: RowMass::none() };
-            let c = s.settled[group].second.row(lane);
+            let c = s.factors[group].second.row(lane);
             let c = Coefficients { a: c.a * scale, b: c.b * scale, ..c };
             self.emit_row::<Curvature, Nothing>(span, output, &block, c, &from, &mut s.out);
         }
         let Some((emission, output)) = self.first else { return };
-        let settled = &s.settled[group];
-        let c = settled.first.row(lane);
+        let factors = &s.factors[group];
+        let c = factors.first.row(lane);
         let c = Coefficients { a: c.a * scale, ..c };
         if log {
             let from = Sources { e, x, mass: RowMass::none() };
@@ -194,7 +194,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let target = usize::try_from(s.terms.target[i]).ok().filter(|t| classes.contains(t));
         if let (Some(target), Emission::Gradient) = (target, emission) {
             let e = &mut e[target - classes.start];
-            let (keep, patch) = (settled.keep.0[lane], settled.patch.0[lane]);
+            let (keep, patch) = (factors.keep.0[lane], factors.patch.0[lane]);
             *e = F::of(keep * e.wide() + patch / scale);
         }
         if spread {

@@ -1,6 +1,6 @@
 //! A thread's memory for a call: grown as needed, never shared.
 
-use super::settle::{Settled, Terms};
+use super::settle::{Factors, Terms};
 use super::summary::{Field, ROWS, Summary};
 use crate::simd::Element;
 use std::ops::{Deref, DerefMut};
@@ -69,7 +69,8 @@ pub(super) struct Scratch<F: Element> {
     /// The summaries of a tile that holds some of the classes.
     pub(super) part: Vec<Summary<Field>>,
     pub(super) terms: Terms,
-    pub(super) settled: Vec<Settled<Field>>,
+    pub(super) losses: Vec<Field>,
+    pub(super) factors: Vec<Factors<Field>>,
     /// Of the group's losses.
     pub(super) sum: f64,
 }
@@ -79,10 +80,11 @@ impl<F: Element> Scratch<F> {
     pub(super) fn begin(&mut self, rows: usize) {
         let groups = rows.div_ceil(ROWS);
         self.terms.begin(rows);
-        if self.settled.len() < groups {
+        if self.losses.len() < groups {
             self.summaries.resize(groups, Summary::default());
             self.part.resize(groups, Summary::default());
-            self.settled.resize(groups, Settled::default());
+            self.losses.resize(groups, Field::default());
+            self.factors.resize(groups, Factors::default());
         }
     }
 }

@@ -142,7 +142,7 @@ pub(crate) struct Softmax<S: Isa> {
     /// See [`super::summary::Summary`].
     pub(crate) dot: S::f64s,
     /// See [`super::summary::Summary`].
-    pub(crate) mass: S::f64s,
+    pub(crate) mass_top: S::f64s,
     /// See [`super::summary::Summary`].
     pub(crate) mass_rest: S::f64s,
     /// See [`Term`].
@@ -183,9 +183,15 @@ impl Coefficients<Field> {
 }
 
 /// What a loss says of rows.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Settled<T> {
     pub(crate) loss: T,
+    pub(crate) factors: Factors<T>,
+}
+
+/// What the third movement makes outputs with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Factors<T> {
     /// The target's exponential is replaced, for the gradient, by `keep` times itself plus `patch`.
     pub(crate) keep: T,
     /// See `keep`.
@@ -206,7 +212,7 @@ pub(crate) trait Settle: Sync {
     fn settle<S: Isa>(&self, simd: S, row: &Softmax<S>) -> Settled<S::f64s>;
 }
 
-/// How much of [`Settled`] is wanted: the rest is not even computed.
+/// How much of [`Factors`] is wanted: the rest is not even computed.
 pub(crate) mod wanted {
     /// The losses alone.
     pub(crate) const LOSS: u8 = 0;
@@ -216,22 +222,23 @@ pub(crate) mod wanted {
     pub(crate) const ALL: u8 = 2;
 }
 
-/// Settles `rows` rows; returns the sum of their losses. The loss of a row that is ignored is 0.
+/// Settles `rows` rows: their losses, of which it returns the sum, and as much of the factors as is
+/// wanted. The loss of a row that is ignored is 0.
 pub(crate) fn settle_rows<F: Element, L: Settle>(
     loss: &L,
     summaries: &[Summary<Field>],
     terms: &Terms,
     rows: usize,
     wanted: u8,
-    out: &mut [Settled<Field>],
+    losses: &mut [Field],
+    out: &mut [Factors<Field>],
 ) -> f64 {
     #[inline(never)]
     fn kernel<const WANTED: u8, S: Isa, F: Element, L: Settle>(
         simd: S,
         loss: &L,
-        summaries: &[Summary<Field>],
-        terms: &[Term<Field>],
-        out: &mut [Settled<Field>],
+        (summaries, terms): (&[Summary<Field>], &[Term<Field>]),
+        (losses, out): (&mut [Field], &mut [Factors<Field>]),
     ) -> f64 {
         simd.vectorize(
             #[inline(always)]
@@ -239,7 +246,8 @@ pub(crate) fn settle_rows<F: Element, L: Settle>(
                 let zero = splat(simd, 0.0);
                 let mut sum = Wide64::<S>::zero(simd);
                 let mut plain = zero;
-                for ((summary, term), out) in summaries.iter().zip(terms).zip(out) {
+                let rows = summaries.iter().zip(terms).zip(losses.iter_mut().zip(out));
+                for ((summary, term), (loss_out, out)) in rows {
                     for at in (0..ROWS).step_by(simd::lanes::<S, f64>()) {
                         let row = softmax::<S, F>(simd, summary, term, at);
                         let mut settled = loss.settle(simd, &row);
@@ -250,7 +258,8 @@ pub(crate) fn settle_rows<F: Element, L: Settle>(
                         } else {
                             plain += settled.loss;
                         }
-                        write::<WANTED, S>(&settled, at, out);
+                        put::<S>(settled.loss, at, loss_out);
+                        write::<WANTED, S>(&settled.factors, at, out);
                     }
                 }
                 sum.total() + plain.reduce_sum()
@@ -258,11 +267,12 @@ pub(crate) fn settle_rows<F: Element, L: Settle>(
         )
     }
     let groups = rows.div_ceil(ROWS);
-    let (summaries, terms, out) = (&summaries[..groups], &terms.rows[..groups], &mut out[..groups]);
+    let from = (&summaries[..groups], &terms.rows[..groups]);
+    let to = (&mut losses[..groups], &mut out[..groups]);
     dispatch!(simd::level(), s => match wanted {
-        wanted::LOSS => kernel::<{ wanted::LOSS }, _, F, L>(s, loss, summaries, terms, out),
-        wanted::FACTOR => kernel::<{ wanted::FACTOR }, _, F, L>(s, loss, summaries, terms, out),
-        _ => kernel::<{ wanted::ALL }, _, F, L>(s, loss, summaries, terms, out),
+        wanted::LOSS => kernel::<{ wanted::LOSS }, _, F, L>(s, loss, from, to),
+        wanted::FACTOR => kernel::<{ wanted::FACTOR }, _, F, L>(s, loss, from, to),
+        _ => kernel::<{ wanted::ALL }, _, F, L>(s, loss, from, to),
     })
 }
 
@@ -310,7 +320,7 @@ fn softmax<S: Isa, F: Element>(
         sum: top + others,
         unique: ties.simd_eq(splat(simd, 1.0)).select(max, splat(simd, f64::NAN)),
         dot: read(simd, &s.dot, at),
-        mass: read(simd, &s.mass, at),
+        mass_top: read(simd, &s.mass_top, at),
         mass_rest: read(simd, &s.mass_rest, at),
         hard: read(simd, &term.hard, at),
         upstream: read(simd, &term.upstream, at),
@@ -319,8 +329,7 @@ fn softmax<S: Isa, F: Element>(
 }
 
 #[inline(always)]
-fn write<const WANTED: u8, S: Isa>(s: &Settled<S::f64s>, at: usize, out: &mut Settled<Field>) {
-    put::<S>(s.loss, at, &mut out.loss);
+fn write<const WANTED: u8, S: Isa>(s: &Factors<S::f64s>, at: usize, out: &mut Factors<Field>) {
     if WANTED >= wanted::FACTOR {
         put::<S>(s.keep, at, &mut out.keep);
         put::<S>(s.patch, at, &mut out.patch);

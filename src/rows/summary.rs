@@ -24,9 +24,9 @@ pub(crate) struct Summary<T = f64> {
     pub(crate) ties: T,
     /// The sum over classes of mass times (max - x).
     pub(crate) dot: T,
-    /// The sum of masses.
-    pub(crate) mass: T,
-    /// The sum of masses over the classes below the maximum.
+    /// The sum of masses over the classes at the maximum.
+    pub(crate) mass_top: T,
+    /// The sum of masses over the classes below it.
     pub(crate) mass_rest: T,
 }
 
@@ -39,7 +39,7 @@ impl Summary {
         rest: 0.0,
         ties: 0.0,
         dot: 0.0,
-        mass: 0.0,
+        mass_top: 0.0,
         mass_rest: 0.0,
     };
     /// Of a row that does not count, at whose numbers nothing looks.
@@ -71,18 +71,18 @@ impl Summary {
                 rest: high.rest + low.rest * unit,
                 ties: high.ties + low.ties,
                 dot: high.dot + low.dot,
-                mass: high.mass + low.mass,
+                mass_top: high.mass_top + low.mass_top,
                 mass_rest: high.mass_rest + low.mass_rest,
                 ..high
             };
         }
         let low_all = if low.ties == 0.0 { low.rest } else { low.rest + low.ties * low.top() };
-        let shifted = if low.mass == 0.0 { 0.0 } else { low.mass * (high.max - low.max) };
+        let low_mass = low.mass_top + low.mass_rest;
+        let shifted = if low_mass == 0.0 { 0.0 } else { low_mass * (high.max - low.max) };
         Self {
             rest: high.rest + low_all * unit,
             dot: high.dot + low.dot + shifted,
-            mass: high.mass + low.mass,
-            mass_rest: high.mass_rest + low.mass,
+            mass_rest: high.mass_rest + low_mass,
             ..high
         }
     }
@@ -113,7 +113,7 @@ impl Summary<Field> {
             rest: self.rest.0[i],
             ties: self.ties.0[i],
             dot: self.dot.0[i],
-            mass: self.mass.0[i],
+            mass_top: self.mass_top.0[i],
             mass_rest: self.mass_rest.0[i],
         }
     }
@@ -126,7 +126,7 @@ impl Summary<Field> {
         self.rest.0[i] = s.rest;
         self.ties.0[i] = s.ties;
         self.dot.0[i] = s.dot;
-        self.mass.0[i] = s.mass;
+        self.mass_top.0[i] = s.mass_top;
         self.mass_rest.0[i] = s.mass_rest;
     }
 }

@@ -1,14 +1,10 @@
 //! Sums that lose nothing: `f32` lanes are added in `f64`, `f64` lanes in pairs of `f64`.
 //!
-//! A kernel adds a few vectors in its own type, [`CHAIN`] a lane, and then moves them here. The
-//! chain is short because rounding errors of *equal* summands do not average out: n additions of
-//! one value err by up to n/8 ulp, all in one direction.
+//! A kernel adds no more than a few vectors in its own type before it moves them here: n additions
+//! in a row err by up to n/2 ulp, and those of equal numbers all in one direction.
 
 use super::{Element, Isa, V, load, splat, store};
 use fearless_simd::prelude::*;
-
-/// Additions in a lane of the kernel's own type before the sum is widened.
-pub(crate) const CHAIN: usize = 8;
 
 /// A vector of sums, held more widely than its summands.
 pub trait Wide<S: Isa, F: Element>: Copy {

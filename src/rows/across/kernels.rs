@@ -8,7 +8,7 @@ use crate::rows::scratch::Buffer;
 use crate::rows::settle::{Coefficients, NEAR, Room, Term};
 use crate::rows::summary::{Field, ROWS, Summary};
 use crate::simd::exp::Shift;
-use crate::simd::sum::{CHAIN, Wide};
+use crate::simd::sum::Wide;
 use crate::simd::{self, Element, Isa, V, dispatch, select, splat};
 use crate::view::{Lines, LinesMut};
 use fearless_simd::prelude::*;
@@ -69,33 +69,24 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                         room.of::<S>(simd, F::load_narrow(simd, &term.exponent.0[lane..]));
                     let (shift, k) = Shift::<S, F>::of_max(simd, max, headroom);
                     let wide = F::Wide::<S>::zero(simd);
-                    let (mut rest, mut dot, mut total, mut total_rest) = (wide, wide, wide, wide);
+                    let (mut rest, mut dot, mut mass_top, mut mass_rest) = (wide, wide, wide, wide);
                     let mut others = zero;
-                    for first in (0..classes).step_by(CHAIN) {
-                        let mut chain = [zero; 4];
-                        for class in first..(first + CHAIN).min(classes) {
-                            let v = simd::load::<S, F>(simd, &x[class * step..]);
-                            let exp = shift.exp::<true>(simd, v);
-                            let below = v.simd_ne(max);
-                            chain[0] = select::<S, F>(below, chain[0] + exp, chain[0]);
-                            others = select::<S, F>(below, others + one, others);
-                            if P::USED {
-                                let q = mass.q::<P, S>(simd, class, step, at);
-                                let gap = select::<S, F>(below, max - v, zero);
-                                // No mass on an infinite gap is nothing.
-                                chain[1] += select::<S, F>(q.simd_eq(zero), zero, q * gap);
-                                chain[2] += q;
-                                chain[3] += select::<S, F>(below, q, zero);
-                            }
-                            if STORE {
-                                simd::store::<S, F>(exp, &mut e[class * step + at..]);
-                            }
-                        }
-                        rest.add(chain[0]);
+                    for class in 0..classes {
+                        let v = simd::load::<S, F>(simd, &x[class * step..]);
+                        let exp = shift.exp::<true>(simd, v);
+                        let below = v.simd_ne(max);
+                        rest.add(select::<S, F>(below, exp, zero));
+                        others = select::<S, F>(below, others + one, others);
                         if P::USED {
-                            dot.add(chain[1]);
-                            total.add(chain[2]);
-                            total_rest.add(chain[3]);
+                            let q = mass.q::<P, S>(simd, class, step, at);
+                            // No mass on an infinite gap is nothing.
+                            let weighs = q.simd_ne(zero) & below;
+                            dot.add(select::<S, F>(weighs, q * (max - v), zero));
+                            mass_top.add(select::<S, F>(below, zero, q));
+                            mass_rest.add(select::<S, F>(below, q, zero));
+                        }
+                        if STORE {
+                            simd::store::<S, F>(exp, &mut e[class * step + at..]);
                         }
                     }
                     let out = &mut out[at / ROWS];
@@ -106,8 +97,8 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                     rest.store(&mut out.rest.0[lane..]);
                     if P::USED {
                         dot.store(&mut out.dot.0[lane..]);
-                        total.store(&mut out.mass.0[lane..]);
-                        total_rest.store(&mut out.mass_rest.0[lane..]);
+                        mass_top.store(&mut out.mass_top.0[lane..]);
+                        mass_rest.store(&mut out.mass_rest.0[lane..]);
                     }
                 }
             },
@@ -129,10 +120,9 @@ pub(super) struct Held<'b, F> {
 }
 
 /// Vectors a column in [`Held::lanes`].
-const LANES: usize = 6;
+const LANES: usize = 5;
 /// Classes in which the maxima of rows are guessed.
 const GUESS: usize = 4;
-
 /// Summarises rows in one pass over the lines of their classes, without masses, in units chosen by
 /// guesses at the maxima, and where `STORE` keeps the exponentials in `e`, laid as a tile. Of each
 /// row's exponentials the largest so far is held back, and the loser of every comparison joins the
@@ -177,7 +167,7 @@ pub(super) fn sweep<F: Element, const STORE: bool>(
                     let headroom = room.of_guess::<S>(simd, exponent);
                     let (shift, k) = Shift::<S, F>::of_max(simd, guess, headroom);
                     let [floor, round] = shift.parts();
-                    for (v, lane) in [guess, floor, round, lowest, zero, zero]
+                    for (v, lane) in [guess, floor, round, lowest, zero]
                         .into_iter()
                         .zip(lanes.chunks_exact_mut(n))
                     {
@@ -189,29 +179,25 @@ pub(super) fn sweep<F: Element, const STORE: bool>(
                 for class in 0..from.count() {
                     let line = from.line(class);
                     let (next, ahead) = from.ahead(class);
-                    for (at, lanes) in (0..rows).step_by(n).zip(lanes.chunks_exact_mut(LANES * n)) {
+                    for ((at, lanes), sums) in (0..rows)
+                        .step_by(n)
+                        .zip(lanes.chunks_exact_mut(LANES * n))
+                        .zip(sums.chunks_exact_mut(wide))
+                    {
                         simd.prefetch(&next[at..], ahead);
                         let x = column::<S, F>(simd, line, at);
-                        let [floor, round, max, top, sum] =
-                            [1, 2, 3, 4, 5].map(|i| simd::load::<S, F>(simd, &lanes[i * n..]));
-                        let e_ =
+                        let [floor, round, max, top] =
+                            [1, 2, 3, 4].map(|i| simd::load::<S, F>(simd, &lanes[i * n..]));
+                        let exp =
                             Shift::<S, F>::within_reach(simd, [floor, round]).exp::<false>(simd, x);
                         // In this order a NaN goes to the sum and is passed over by the maxima.
                         simd::store::<S, F>(x.max(max), &mut lanes[3 * n..]);
-                        simd::store::<S, F>(e_.max(top), &mut lanes[4 * n..]);
-                        simd::store::<S, F>(sum + top.min(e_), &mut lanes[5 * n..]);
+                        simd::store::<S, F>(exp.max(top), &mut lanes[4 * n..]);
+                        let mut sum = F::Wide::<S>::load(simd, sums);
+                        sum.add(top.min(exp));
+                        sum.save(sums);
                         if STORE {
-                            simd::store::<S, F>(e_, &mut e[class * step + at..]);
-                        }
-                    }
-                    if (class + 1) % CHAIN == 0 || class + 1 == from.count() {
-                        for (lanes, sums) in
-                            lanes.chunks_exact_mut(LANES * n).zip(sums.chunks_exact_mut(wide))
-                        {
-                            let mut sum = F::Wide::<S>::load(simd, sums);
-                            sum.add(simd::load::<S, F>(simd, &lanes[5 * n..]));
-                            sum.save(sums);
-                            simd::store::<S, F>(zero, &mut lanes[5 * n..]);
+                            simd::store::<S, F>(exp, &mut e[class * step + at..]);
                         }
                     }
                 }
@@ -329,7 +315,7 @@ fn mend<F: Element>(
 }
 
 /// The target class's place in a tile, and what becomes of its exponential: see
-/// [`super::settle::Settled`].
+/// [`crate::rows::settle::Factors`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target<T> {
     pub(super) index: T,

@@ -5,7 +5,7 @@ use crate::rows::mass::{Parts, RowMass, load_classes};
 use crate::rows::settle::Coefficients;
 use crate::rows::summary::Summary;
 use crate::simd::exp::Shift;
-use crate::simd::sum::{CHAIN, Wide};
+use crate::simd::sum::Wide;
 use crate::simd::{self, Element, Isa, V, dispatch, select, splat};
 use fearless_simd::prelude::*;
 use std::marker::PhantomData;
@@ -56,12 +56,14 @@ pub(in crate::rows) fn largest<F: Element>(x: &[F]) -> F {
 trait Pass<S: Isa, F: Element> {
     /// Accumulators, at most 4: more than one so that additions need not wait for each other.
     const LANES: usize;
+    /// Vectors that a lane takes before they are added up.
+    const ROUNDS: usize;
 
     /// Takes a vector of the classes from `at` on, of which `len` are there.
     fn take(&mut self, simd: S, lane: usize, x: V<F, S>, at: usize, len: usize);
 
-    /// Moves the sums of the last [`CHAIN`] vectors a lane to where they are wider.
-    fn flush(&mut self, simd: S);
+    /// Adds up what was taken since the last time.
+    fn add_up(&mut self, simd: S);
 }
 
 /// Hands a block's vectors to a pass.
@@ -69,26 +71,29 @@ trait Pass<S: Isa, F: Element> {
 fn walk<S: Isa, F: Element, P: Pass<S, F>>(simd: S, x: &[F], pass: &mut P) {
     let n = simd::lanes::<S, F>();
     let mut at = 0;
-    for x in x.chunks(P::LANES * n * CHAIN) {
-        let mut rounds = x.chunks_exact(P::LANES * n);
-        for x in &mut rounds {
-            simd::prefetch_all(simd, x, AHEAD);
+    let mut rounds = x.chunks_exact(P::LANES * P::ROUNDS * n);
+    for x in &mut rounds {
+        simd::prefetch_all(simd, x, AHEAD);
+        for round in 0..P::ROUNDS {
             for lane in 0..P::LANES {
-                pass.take(simd, lane, simd::load(simd, &x[lane * n..]), at + lane * n, n);
+                let first = (round * P::LANES + lane) * n;
+                pass.take(simd, lane, simd::load(simd, &x[first..]), at + first, n);
             }
-            at += P::LANES * n;
         }
-        let mut single = rounds.remainder().chunks_exact(n);
-        for x in &mut single {
-            pass.take(simd, 0, simd::load(simd, x), at, n);
-            at += n;
-        }
-        let tail = single.remainder();
-        if !tail.is_empty() {
-            let x = F::load_partial(simd, tail, F::of(f64::NEG_INFINITY));
-            pass.take(simd, 1, x, at, tail.len());
-        }
-        pass.flush(simd);
+        pass.add_up(simd);
+        at += P::LANES * P::ROUNDS * n;
+    }
+    let mut single = rounds.remainder().chunks_exact(n);
+    for x in &mut single {
+        pass.take(simd, 0, simd::load(simd, x), at, n);
+        pass.add_up(simd);
+        at += n;
+    }
+    let tail = single.remainder();
+    if !tail.is_empty() {
+        let x = F::load_partial(simd, tail, F::of(f64::NEG_INFINITY));
+        pass.take(simd, 1, x, at, tail.len());
+        pass.add_up(simd);
     }
 }
 
@@ -108,20 +113,21 @@ struct Sweep<'b, S: Isa, F: Element, const STORE: bool> {
     shift: Shift<S, F>,
     max: [V<F, S>; 4],
     top: [V<F, S>; 4],
-    sums: [V<F, S>; 4],
+    losers: [V<F, S>; 4],
     rest: F::Wide<S>,
     e: &'b mut [F],
 }
 
 impl<S: Isa, F: Element, const STORE: bool> Pass<S, F> for Sweep<'_, S, F, STORE> {
     const LANES: usize = 4;
+    const ROUNDS: usize = 2;
 
     #[inline(always)]
     fn take(&mut self, simd: S, lane: usize, x: V<F, S>, at: usize, len: usize) {
         let e = self.shift.exp::<false>(simd, x);
         // In this order a NaN goes to the sums and is passed over by the maxima.
         self.max[lane] = x.max(self.max[lane]);
-        self.sums[lane] += self.top[lane].min(e);
+        self.losers[lane] += self.top[lane].min(e);
         self.top[lane] = e.max(self.top[lane]);
         if STORE {
             keep::<S, F>(simd, e, self.e, at, len);
@@ -129,10 +135,12 @@ impl<S: Isa, F: Element, const STORE: bool> Pass<S, F> for Sweep<'_, S, F, STORE
     }
 
     #[inline(always)]
-    fn flush(&mut self, simd: S) {
-        let [a, b, c, d] = self.sums;
+    fn add_up(&mut self, simd: S) {
+        // In pairs, which add equal numbers without error. What weighs most is held back longest
+        // and added alone.
+        let [a, b, c, d] = self.losers;
         self.rest.add((a + b) + (c + d));
-        self.sums = [splat::<S, F>(simd, F::of(0.0)); 4];
+        self.losers = [splat::<S, F>(simd, F::of(0.0)); 4];
     }
 }
 
@@ -143,7 +151,9 @@ impl<S: Isa, F: Element, const STORE: bool> Sweep<'_, S, F, STORE> {
         let zero = splat::<S, F>(simd, F::of(0.0));
         let [a, b, c, d] = self.top;
         let (ab, cd) = (a.max(b), c.max(d));
-        self.rest.add((a.min(b) + c.min(d)) + ab.min(cd));
+        for loser in [a.min(b), c.min(d), ab.min(cd)] {
+            self.rest.add(loser);
+        }
         let top = ab.max(cd);
         let below = top.simd_ne(splat::<S, F>(simd, top.reduce_max()));
         self.rest.add(select::<S, F>(below, top, zero));
@@ -156,7 +166,7 @@ impl<S: Isa, F: Element, const STORE: bool> Sweep<'_, S, F, STORE> {
             rest: self.rest.total(),
             ties: f64::from(ties),
             dot: 0.0,
-            mass: 0.0,
+            mass_top: 0.0,
             mass_rest: 0.0,
         }
     }
@@ -192,7 +202,7 @@ pub(super) fn sweep<F: Element, const STORE: bool>(
                     shift,
                     max: [splat::<S, F>(simd, F::of(f64::NEG_INFINITY)); 4],
                     top: [zero; 4],
-                    sums: [zero; 4],
+                    losers: [zero; 4],
                     rest: F::Wide::<S>::zero(simd),
                     e,
                 };
@@ -207,58 +217,58 @@ pub(super) fn sweep<F: Element, const STORE: bool>(
 }
 
 /// A pass that knows the maximum, as the sums of masses do: a class at the maximum takes no part in
-/// them, so that nothing cancels.
+/// the rest, so that nothing cancels.
 struct Against<'b, S: Isa, F: Element, P: Parts, const STORE: bool> {
     shift: Shift<S, F>,
     max: V<F, S>,
     mass: &'b RowMass<'b, F>,
-    lanes: [Lanes<S, F>; 2],
+    taken: [Taken<S, F>; 2],
     rest: F::Wide<S>,
     ties: V<F, S>,
     dot: F::Wide<S>,
-    total: F::Wide<S>,
-    total_rest: F::Wide<S>,
+    mass_top: F::Wide<S>,
+    mass_rest: F::Wide<S>,
     e: &'b mut [F],
     parts: PhantomData<P>,
 }
 
-/// Sums of one accumulator, in the kernel's type.
+/// What a lane has taken: summands of each sum.
 #[derive(Clone, Copy)]
-struct Lanes<S: Isa, F: Element> {
+struct Taken<S: Isa, F: Element> {
     rest: V<F, S>,
-    ties: V<F, S>,
     dot: V<F, S>,
-    mass: V<F, S>,
+    mass_top: V<F, S>,
     mass_rest: V<F, S>,
 }
 
-impl<S: Isa, F: Element> Lanes<S, F> {
+impl<S: Isa, F: Element> Taken<S, F> {
     #[inline(always)]
-    fn new(simd: S) -> Self {
+    fn nothing(simd: S) -> Self {
         let zero = splat::<S, F>(simd, F::of(0.0));
-        Self { rest: zero, ties: zero, dot: zero, mass: zero, mass_rest: zero }
+        Self { rest: zero, dot: zero, mass_top: zero, mass_rest: zero }
     }
 }
 
 impl<S: Isa, F: Element, P: Parts, const STORE: bool> Pass<S, F> for Against<'_, S, F, P, STORE> {
     const LANES: usize = 2;
+    const ROUNDS: usize = 1;
 
     #[inline(always)]
     fn take(&mut self, simd: S, lane: usize, x: V<F, S>, at: usize, len: usize) {
         let zero = splat::<S, F>(simd, F::of(0.0));
         let one = splat::<S, F>(simd, F::of(1.0));
         let e = self.shift.exp::<true>(simd, x);
-        let top = x.simd_eq(self.max);
-        let to = &mut self.lanes[lane];
-        to.rest = select::<S, F>(top, to.rest, to.rest + e);
-        to.ties = select::<S, F>(top, to.ties + one, to.ties);
+        let below = x.simd_ne(self.max);
+        let to = &mut self.taken[lane];
+        to.rest = select::<S, F>(below, e, zero);
+        self.ties += select::<S, F>(below, zero, one);
         if P::USED {
             let q = self.mass.q::<P, S>(simd, at, len);
-            let gap = select::<S, F>(top, zero, self.max - x);
             // No mass on an infinite gap is nothing.
-            to.dot += select::<S, F>(q.simd_eq(zero), zero, q * gap);
-            to.mass += q;
-            to.mass_rest += select::<S, F>(top, zero, q);
+            let weighs = q.simd_ne(zero) & below;
+            to.dot = select::<S, F>(weighs, q * (self.max - x), zero);
+            to.mass_top = select::<S, F>(below, zero, q);
+            to.mass_rest = select::<S, F>(below, q, zero);
         }
         if STORE {
             keep::<S, F>(simd, e, self.e, at, len);
@@ -266,16 +276,16 @@ impl<S: Isa, F: Element, P: Parts, const STORE: bool> Pass<S, F> for Against<'_,
     }
 
     #[inline(always)]
-    fn flush(&mut self, simd: S) {
-        let [a, b] = self.lanes;
-        self.rest.add(a.rest + b.rest);
-        self.ties += a.ties + b.ties;
+    fn add_up(&mut self, simd: S) {
+        let [a, b] = self.taken;
+        self.rest.add(a.rest);
+        self.rest.add(b.rest);
         if P::USED {
             self.dot.add(a.dot + b.dot);
-            self.total.add(a.mass + b.mass);
-            self.total_rest.add(a.mass_rest + b.mass_rest);
+            self.mass_top.add(a.mass_top + b.mass_top);
+            self.mass_rest.add(a.mass_rest + b.mass_rest);
         }
-        self.lanes = [Lanes::new(simd); 2];
+        self.taken = [Taken::nothing(simd); 2];
     }
 }
 
@@ -308,12 +318,12 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                     shift,
                     max: highest,
                     mass,
-                    lanes: [Lanes::new(simd); 2],
+                    taken: [Taken::nothing(simd); 2],
                     rest: wide,
                     ties: splat::<S, F>(simd, F::of(0.0)),
                     dot: wide,
-                    total: wide,
-                    total_rest: wide,
+                    mass_top: wide,
+                    mass_rest: wide,
                     e,
                     parts: PhantomData,
                 };
@@ -325,8 +335,8 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                     rest: pass.rest.total(),
                     ties: pass.ties.reduce_sum().wide(),
                     dot: pass.dot.total(),
-                    mass: pass.total.total(),
-                    mass_rest: pass.total_rest.total(),
+                    mass_top: pass.mass_top.total(),
+                    mass_rest: pass.mass_rest.total(),
                 }
             },
         )
