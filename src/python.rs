@@ -75,7 +75,8 @@ fn normalised<'py>(
     guarded(|| {
         let input = Array::floats("input", input)?;
         let axis = class_axis(&input, Some(axis), "axis")?;
-        let out = input.output_like("out", out)?;
+        let given = out;
+        let out = input.output_like("out", given)?;
         out.refuse_overlap("out", &[("input", &input)], true)?;
         let (view, to) = (input.view()?, out.view_mut()?);
         detached(py, |interrupted| {
@@ -85,7 +86,7 @@ fn normalised<'py>(
                 distribution::softmax(view, axis, to, interrupted)
             }
         })?;
-        Ok(out.into_any())
+        Ok(given.cloned().unwrap_or_else(|| out.into_any()))
     })
 }
 
@@ -138,20 +139,54 @@ fn losses() -> Vec<(&'static str, &'static str)> {
     TABLE.iter().map(|entry| (entry.function, entry.class)).collect()
 }
 
+/// Set how many threads a call may use, the calling one included.
+///
+/// Results are the same bit for bit at any number. Small inputs stay on the calling thread.
+///
+/// Arguments:
+///     n: At least 1. Before it is set, CROSSENT_NUM_THREADS in the environment says it.
+///
+/// Errors:
+///     ValueError: `n` is below 1.
+///
+/// Example:
+///     >>> import crossent
+///     >>> before = crossent.get_num_threads()
+///     >>> crossent.set_num_threads(1)
+///     >>> crossent.get_num_threads()
+///     1
+///     >>> crossent.set_num_threads(before)
 #[pyfunction]
-fn set_num_threads(n: usize) -> PyResult<()> {
-    if n == 0 {
-        return Err(PyValueError::new_err("n must be at least 1, got 0"));
+fn set_num_threads(n: i64) -> PyResult<()> {
+    match usize::try_from(n) {
+        Ok(n @ 1..) => pool::set_num_threads(n),
+        _ => return Err(PyValueError::new_err(format!("n must be at least 1, got {n}"))),
     }
-    pool::set_num_threads(n);
     Ok(())
 }
 
+/// How many threads a call may use, the calling one included.
+///
+/// What `set_num_threads` said, else the environment variable CROSSENT_NUM_THREADS, else what the
+/// machine, the affinity mask and the container's quota allow.
+///
+/// Example:
+///     >>> import crossent
+///     >>> crossent.get_num_threads() >= 1
+///     True
 #[pyfunction]
 fn get_num_threads() -> usize {
     pool::num_threads()
 }
 
+/// The instruction set that kernels use: 'avx512', 'avx2' or 'baseline'.
+///
+/// It is the machine's best, unless the environment variable CROSSENT_SIMD names a lower one.
+///
+/// Example:
+///     >>> import crossent
+///     >>> crossent.simd_level() in ("avx512", "avx2", "baseline")
+///     True
 #[pyfunction]
 fn simd_level() -> &'static str {
     simd::level().name()

@@ -65,7 +65,7 @@ pub(crate) struct Job<'a, F: Element, L> {
     pub(crate) first: Option<(Emission, RowsMut<'a>)>,
     /// The Hessian's diagonal.
     pub(crate) second: Option<RowsMut<'a>>,
-    /// Whether `first` is the input's own memory.
+    /// Whether an output is the input's own memory.
     pub(crate) in_place: bool,
 }
 

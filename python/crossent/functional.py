@@ -81,14 +81,14 @@ def cross_entropy(
     Example:
         >>> import numpy as np
         >>> import crossent.functional as F
-        >>> logits = np.array([[20.0, 0.0], [1.0, 3.0]], dtype=np.float32)
+        >>> logits = np.array([[20.0, 0.0], [1.0, 1.0]], dtype=np.float32)
         >>> target = np.array([0, 1])
         >>> F.cross_entropy(logits, target, reduction="none")
-        array([2.0611537e-09, 1.2692800e-01], dtype=float32)
+        array([2.0611537e-09, 6.9314718e-01], dtype=float32)
         >>> loss, grad = F.cross_entropy(logits, target, return_grad=True)
         >>> grad
         array([[-1.0305768e-09,  1.0305768e-09],
-               [ 5.9601460e-02, -5.9601460e-02]], dtype=float32)
+               [ 2.5000000e-01, -2.5000000e-01]], dtype=float32)
 
     Reference:
         `torch.nn.functional.cross_entropy`, whose meaning this follows; Blanchard, Higham and

@@ -29,7 +29,7 @@ use crate::rows::mass::Mass;
 use crate::rows::settle::{Coefficients, Factors, NO_CLASS, Settle, Settled, Softmax, Terms};
 use crate::rows::{Emission, Field, Job, ROWS};
 use crate::simd::{self, Element, Isa};
-use crate::view::{Rows, RowsMut};
+use crate::view::{Rows, RowsMut, ViewMut};
 use fearless_simd::prelude::*;
 use std::ops::Range;
 
@@ -202,7 +202,8 @@ fn compute<F: Element>(
         }
     }
     let rows = |view| RowsMut::new(view, Some(inputs.axis), &order);
-    let in_place = outputs.grad.as_ref().is_some_and(|g| g.as_view().same_memory(&inputs.input));
+    let is_input = |out: &ViewMut<'_>| out.as_view().same_memory(&inputs.input);
+    let in_place = [&outputs.grad, &outputs.hess].into_iter().flatten().any(is_input);
     let job = Job::<F, _> {
         input: Rows::new(inputs.input.clone(), Some(inputs.axis), &order),
         mass,

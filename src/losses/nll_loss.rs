@@ -97,7 +97,7 @@ pub fn nll_loss(
                 }
                 let Some(output) = grad_out else { continue };
                 // Rows and classes are staged in the order in which they lie.
-                let width = classes.min(TILE);
+                let width = classes.clamp(1, TILE);
                 for first in (0..classes).step_by(width) {
                     let block = first..(first + width).min(classes);
                     let (row_step, class_step) =

@@ -74,7 +74,7 @@ fn format_of(array: &Bound<'_, PyUntypedArray>) -> Result<Format, String> {
         (b'u', 4) => Kind::U32,
         (b'u', 8) => Kind::U64,
         // ml_dtypes registers its types with NumPy by name alone.
-        (b'V', 2) if dtype.to_string() == "bfloat16" => Kind::Bf16,
+        (b'V', 2) if dtype.typeobj().name().is_ok_and(|n| n == "bfloat16") => Kind::Bf16,
         _ => return Err(dtype.to_string()),
     };
     let swapped = !matches!(dtype.byteorder(), b'=' | b'|')
@@ -89,8 +89,7 @@ impl<'py> Array<'py> {
         match format_of(&array) {
             Ok(format) if format.kind.is_float() => Ok(Self { array, format }),
             _ => Err(PyTypeError::new_err(format!(
-                "{name} must be a floating-point array (float16, bfloat16, float32 or float64), \
-                 got {}",
+                "{name} must be a floating-point array, got {}",
                 array.dtype()
             ))),
         }
@@ -226,13 +225,14 @@ impl<'py> Array<'py> {
             )));
         }
         let array = as_array(name, given)?;
-        if format_of(&array) != Ok(self.format) {
+        let format = format_of(&array).ok().filter(|f| f.kind == self.format.kind);
+        let Some(format) = format else {
             return Err(PyTypeError::new_err(format!(
                 "{name} must have the input's type {}, got {}",
                 self.array.dtype(),
                 array.dtype()
             )));
-        }
+        };
         if array.shape() != self.shape() {
             return Err(PyValueError::new_err(format!(
                 "{name} must have the input's shape {}, got {}",
@@ -240,7 +240,7 @@ impl<'py> Array<'py> {
                 show(array.shape())
             )));
         }
-        let out = Self { array, format: self.format };
+        let out = Self { array, format };
         // SAFETY: the array is alive.
         if unsafe { (*out.raw()).fields.flags } & npyffi::NPY_ARRAY_WRITEABLE == 0 {
             return Err(PyValueError::new_err(format!(

@@ -163,7 +163,7 @@ impl<'py> LossCall<'py> {
             .transpose()?;
         if let Some(hess) = &hess {
             fixed.extend(grad.as_ref().map(|g| ("grad_out", g)));
-            hess.refuse_overlap("hess_out", &fixed, false)?;
+            hess.refuse_overlap("hess_out", &fixed, true)?;
         }
         let mut shape = self.input.shape().to_vec();
         shape.remove(self.axis);
@@ -180,8 +180,12 @@ impl<'py> LossCall<'py> {
             Some(losses) => losses.into_any(),
             None => number(py, self.input.format().kind, value)?,
         };
-        let grad = grad.map(Array::into_any);
-        let hess = hess.map(Array::into_any);
+        // The caller's own object where one was given: it may be of a subclass, such as a memory map.
+        let given = |given: Option<&Bound<'py, PyAny>>, made: Option<Array<'py>>| {
+            made.map(|made| given.cloned().unwrap_or_else(|| made.into_any()))
+        };
+        let grad = given(derivatives.grad_out, grad);
+        let hess = given(derivatives.hess_out, hess);
         Ok(match (grad, hess) {
             (None, None) => value,
             (Some(grad), None) => (value, grad).into_pyobject(py)?.into_any(),

@@ -33,15 +33,21 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
     pub(super) fn rows_across(&self) -> usize {
         let (rows, classes) = (self.input.rows(), self.input.classes().max(1));
         let large = LARGE / classes;
-        let n =
-            if self.sweeps(0..1) { large.min(SWEPT) } else { LINE.min(large).max(TILE / classes) };
+        let n = if self.sweeps(0..rows.min(1)) {
+            large.min(SWEPT)
+        } else {
+            LINE.min(large).max(TILE / classes)
+        };
         let lines = n.min(rows) / ROWS;
         (lines.saturating_sub(1) | 1) * ROWS
     }
 
     /// Whether rows can be summarised in one pass where they lie.
     fn sweeps(&self, rows: Range<usize>) -> bool {
-        self.mass.is_none() && self.input.lends_columns::<F>(&rows) && self.input.classes() > 0
+        self.mass.is_none()
+            && self.input.classes() > 0
+            && !rows.is_empty()
+            && self.input.lends_columns::<F>(&rows)
     }
 
     /// A group of rows, lanes across them.

@@ -98,7 +98,9 @@ impl<S: Isa> Wide<S, f64> for Wide64<S> {
     #[inline(always)]
     fn total(self) -> f64 {
         let mut total = Compensated::default();
-        for &x in self.sum.as_slice().iter().chain(self.error.as_slice()) {
+        let known = self.error.as_slice().iter().filter(|e| !e.is_nan());
+        // An infinite sum has a NaN for its error.
+        for &x in self.sum.as_slice().iter().chain(known) {
             total.add(x);
         }
         total.value()
