@@ -136,9 +136,9 @@ def exact_gradient(x: Array, y: Array) -> Array:
     np.put_along_axis(others, top, 0, 1)
     rest = others.sum(axis=1, keepdims=True)
     total = 1 + rest
-    grad = e / total
+    grad: Array = e / total
     at = y[:, None]
-    lost = np.where(at == top, rest, total - np.take_along_axis(e, at, 1)) / total
+    lost: Array = np.where(at == top, rest, total - np.take_along_axis(e, at, 1)) / total
     np.put_along_axis(grad, at, -lost, 1)
     return grad
 

@@ -56,9 +56,9 @@ QUICK_CASES: list[Shape] = [(1024, 32000), (65536, 10), (1, 10)]
 EAGER = "torch eager"
 REPEATS, QUICK_REPEATS = 21, 5
 
-# Before its turn, a contestant waits until the threads of the one before it, which spin for a while,
-# are asleep, and works until its own are awake: some schedulers keep a process that was idle on one
-# core for its first milliseconds.
+# Before its turn, a contestant waits until the threads of the one before it, which spin for a
+# while, are asleep, and works until its own are awake: some schedulers keep a process that was
+# idle on one core for its first milliseconds.
 REST_SECONDS = 0.03
 WARM_SECONDS = 0.03
 SAMPLE_SECONDS = 2e-3
@@ -243,9 +243,12 @@ def make_floor(problem: Problem) -> Contestant:
     _core._copy_floor(x, out)
     if not np.array_equal(out, x):
         raise SystemExit("floor: not everything was copied")
-    return Contestant(
-        "floor", lambda: _core._read_floor(x), lambda: (None, _core._copy_floor(x, out))
-    )
+
+    def copy() -> tuple[Any, Any]:
+        _core._copy_floor(x, out)
+        return None, out
+
+    return Contestant("floor", lambda: _core._read_floor(x), copy)
 
 
 # The times
@@ -359,14 +362,13 @@ def print_result(result: Result, file: TextIO) -> None:
 def print_markdown(results: list[Result]) -> None:
     """A table of losses and one of gradients; with each peer, how many times as long it took."""
     titles = results[0].titles[2:]
-    for head, floor, times_of in (
-        ("loss", "read", lambda result: result.loss),
-        ("loss + gradient", "copy", lambda result: result.gradient),
+    for head, floor, all_times in (
+        ("loss", "read", [result.loss for result in results]),
+        ("loss + gradient", "copy", [result.gradient for result in results]),
     ):
         print(f"\n| {head} | {floor} floor | crossent | {' | '.join(titles)} |")
         print("|---" + "|---:" * (2 + len(titles)) + "|")
-        for result in results:
-            floor_time, ours, *others = times_of(result)
+        for result, (floor_time, ours, *others) in zip(results, all_times, strict=True):
             cells = [
                 str(result.shape),
                 duration(floor_time),

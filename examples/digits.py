@@ -182,7 +182,8 @@ class Network:
         return hidden, hidden @ second + second_bias
 
     def predict(self, images: Array) -> Array:
-        return self.forward(images)[1].argmax(1)
+        predicted: Array = self.forward(images)[1].argmax(1)
+        return predicted
 
     def loss_and_gradient(self, images: Array, labels: Array) -> tuple[float, list[Array]]:
         hidden, logits = self.forward(images)

@@ -1,7 +1,7 @@
 //! Vector mathematics, written once for every instruction set.
 //!
 //! A kernel is generic over [`Isa`], a token that exists only where its instructions do, and over
-//! [`Element`], the float type it computes in. [`dispatch!`] turns the level found at run time into
+//! [`Element`], the float type it computes in. `dispatch!` turns the level found at run time into
 //! a token; [`fearless_simd`] supplies the portable operations, and [`Isa`] the few that it lacks.
 //!
 //! Whatever a kernel calls is `#[inline(always)]`, up to the closure given to `vectorize`: one

@@ -35,7 +35,8 @@ def same_numbers(got, want):
     """The results for two layouts agree: another traversal may add in another order."""
     for a, b in zip(got, want, strict=True):
         a, b = np.asarray(a), np.asarray(b)
-        assert native(a.dtype) == native(b.dtype) and a.shape == b.shape
+        assert native(a.dtype) == native(b.dtype)
+        assert a.shape == b.shape
         eps = float(reference.ulp(1, b.dtype))
         largest = np.max(np.abs(b.astype(np.float64)), initial=0)
         np.testing.assert_allclose(
@@ -58,7 +59,8 @@ def test_input(layout, dtype, shape, kind, rng):
     target = y if kind == "index" else draw_probabilities(rng, shape, dtype)
     for options in ({}, {"reduction": "none", "label_smoothing": 0.1}):
         got = everything(x, target, **options)
-        assert native(got[1].dtype) == dtype and got[1].shape == shape
+        assert native(got[1].dtype) == dtype
+        assert got[1].shape == shape
         assert_result(got, reference.cross_entropy(values, target, **options))
         same_numbers(got, everything(values, target, **options))
     if kind == "index":
@@ -133,14 +135,17 @@ def test_grad_out_and_hess_out(layout, dtype, shape, rng):
     grad, grad_base = layout(shape, dtype)
     hess, hess_base = layout(shape, dtype)
     got = F.cross_entropy(x, y, grad_out=grad, hess_out=hess)
-    assert len(got) == 3 and got[1] is grad and got[2] is hess
+    assert len(got) == 3
+    assert got[1] is grad
+    assert got[2] is hess
     assert_result(got, want)
     same_numbers(got, everything(x, y))
     assert_only_view_written(layout, grad, grad_base)
     assert_only_view_written(layout, hess, hess_base)
     grad, grad_base = layout(shape, dtype)
     got = F.nll_loss(x, y, grad_out=grad)
-    assert len(got) == 2 and got[1] is grad
+    assert len(got) == 2
+    assert got[1] is grad
     assert_within(grad, reference.nll_loss(x, y).grad, 2)
     assert_only_view_written(layout, grad, grad_base)
 
@@ -339,17 +344,23 @@ def test_types_of_results(dtype, rng):
         for reduction in ("mean", "sum"):
             assert type(F.cross_entropy(x, target, reduction=reduction)) is scalar
         loss = F.cross_entropy(x, target, reduction="none")
-        assert type(loss) is np.ndarray and loss.shape == (4,) and loss.dtype == scalar
+        assert type(loss) is np.ndarray
+        assert loss.shape == (4,)
+        assert loss.dtype == scalar
         assert_within(loss, reference.cross_entropy(x, target, reduction="none").loss, 3)
         assert type(F.cross_entropy(x[0], target[0], reduction="none")) is scalar
         loss, grad = F.cross_entropy(x, target, return_grad=True)
-        assert type(loss) is scalar and type(grad) is np.ndarray and grad.dtype == dtype
+        assert type(loss) is scalar
+        assert type(grad) is np.ndarray
+        assert grad.dtype == dtype
         loss, hess = F.cross_entropy(x, target, return_hess=True)
-        assert type(loss) is scalar and hess.dtype == dtype
+        assert type(loss) is scalar
+        assert hess.dtype == dtype
     assert type(F.nll_loss(x, y)) is scalar
     assert type(F.nll_loss(x[0], y[0], reduction="none")) is scalar
     loss, grad = F.nll_loss(x, y, return_grad=True)
-    assert type(loss) is scalar and grad.dtype == dtype
+    assert type(loss) is scalar
+    assert grad.dtype == dtype
     assert F.softmax(x, 1).dtype == F.log_softmax(x, 1).dtype == dtype
 
 

@@ -212,7 +212,8 @@ def test_masked_logits_off_the_target(dtype):
     want = reference.cross_entropy(np.array([1.0, 2, 0]), np.array(1))
     got = F.cross_entropy(x, y, reduction="none", return_grad=True)
     assert_within(got[0], np.array([want.loss, 0]), 2)
-    assert got[1][0, 1] == 0 and np.all(got[1][1] == 0)
+    assert got[1][0, 1] == 0
+    assert np.all(got[1][1] == 0)
     bar = reference.GRAD_BAR[dtype.name]
     assert_within(got[1][0, [0, 2, 3]], want.grad, bar)
 
@@ -298,11 +299,13 @@ def test_nan_in_a_live_row_at_any_position(dtype, rng):
             for arguments in ((x, y), (x, q)):
                 got = F.cross_entropy(*arguments, reduction="none", return_grad=True)
                 assert np.array_equal(np.isnan(got[0]), [False, True, False])
-                assert np.all(np.isnan(got[1][1])) and np.all(np.isfinite(got[1][[0, 2]]))
+                assert np.all(np.isnan(got[1][1]))
+                assert np.all(np.isfinite(got[1][[0, 2]]))
                 assert np.isnan(F.cross_entropy(*arguments))
             got = F.cross_entropy(flipped, y, reduction="none", return_grad=True, axis=0)
             assert np.array_equal(np.isnan(got[0]), [False, True, False])
-            assert np.all(np.isnan(got[1][:, 1])) and np.all(np.isfinite(got[1][:, [0, 2]]))
+            assert np.all(np.isnan(got[1][:, 1]))
+            assert np.all(np.isfinite(got[1][:, [0, 2]]))
 
 
 @ALL_TYPES
@@ -337,7 +340,8 @@ def test_two_positive_infinities_are_undefined(dtype):
     x = np.array([[INF, 1, INF], [0, 0, 0]], dtype)
     for y in (0, 1, 2):
         loss, grad = F.cross_entropy(x, np.array([y, 0]), reduction="none", return_grad=True)
-        assert np.isnan(loss[0]) and np.all(np.isnan(grad[0]))
+        assert np.isnan(loss[0])
+        assert np.all(np.isnan(grad[0]))
         assert_within(loss[1:], np.full(1, np.log(np.longdouble(3))), 3)
 
 
@@ -372,7 +376,8 @@ def test_nothing_counts(name, reduction, want):
         loss, grad = function(x, y, reduction=reduction, return_grad=True)
         assert isinstance(loss, np.float32)
         assert np.array_equal(loss, want, equal_nan=True)
-        assert grad.shape == x.shape and np.all(grad == 0)
+        assert grad.shape == x.shape
+        assert np.all(grad == 0)
 
 
 # 16-bit input, reductions, and large sums
@@ -432,7 +437,8 @@ def test_probabilities_of_another_type(dtype, rng):
     q = scipy.special.softmax(rng.standard_normal((6, 9)), axis=1).astype(other)
     loss, grad = F.cross_entropy(x, q, reduction="none", return_grad=True)
     want = reference.cross_entropy(x, q, reduction="none")
-    assert loss.dtype == dtype and grad.dtype == dtype
+    assert loss.dtype == dtype
+    assert grad.dtype == dtype
     assert_within(loss, want.loss, 3)
     assert_within(grad, want.grad, 8, want.scale)
 
@@ -440,6 +446,7 @@ def test_probabilities_of_another_type(dtype, rng):
 def test_terms_of_infinite_rows():
     """The reference itself takes the limit."""
     found = terms(np.array([[INF, 0], [INF, INF]], np.longdouble))
-    assert np.array_equal(found.p[0], [1, 0]) and np.array_equal(found.neglogp[0], [0, INF])
+    assert np.array_equal(found.p[0], [1, 0])
+    assert np.array_equal(found.neglogp[0], [0, INF])
     assert np.all(np.isnan(found.p[1]))
     assert math.isclose(float(terms(np.zeros((1, 4), np.longdouble)).p[0, 0]), 0.25)

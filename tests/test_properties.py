@@ -67,7 +67,8 @@ def test_gradient_rows_sum_to_zero(problem):
     sums = np.abs(np.sum(grad.astype(np.float64), axis=1))
     assert np.all(sums <= bound * sizes + x.shape[1] * float(ulp(0, x.dtype)))
     own = np.take_along_axis(grad.astype(np.float64), y[:, None], 1)
-    assert np.all(own <= 0) and np.all(own >= -1)
+    assert np.all(own <= 0)
+    assert np.all(own >= -1)
 
 
 @given(problems(limit=100), st.integers(-1000, 1000))

@@ -24,7 +24,8 @@ def test_conversion_from_60_digits_keeps_64_bits():
     with mp.workdps(60):
         numbers = [mp.mpf(0), mp.mpf(1), mp.mpf(1) / 3, mp.exp(-5000), mp.exp(2000)]
         got = reference._to_longdouble(numbers)
-    assert got[0] == 0 and got[1] == 1
+    assert got[0] == 0
+    assert got[1] == 1
     assert abs(got[2] * 3 - 1) < 2e-19
     assert abs(np.log(got[3]) + 5000) < 1e-14
     assert abs(np.log(got[4]) - 2000) < 1e-14

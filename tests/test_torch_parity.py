@@ -185,7 +185,8 @@ def test_all_ignored(name, reduction, shape, rng):
     got, want = both(name, x, target, ignore_index=2, reduction=reduction)
     close(got[0], want[0])
     assert np.isnan(got[0]) if reduction == "mean" else np.all(np.asarray(got[0]) == 0)
-    assert got[1].shape == shape and np.all(got[1] == 0)
+    assert got[1].shape == shape
+    assert np.all(got[1] == 0)
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
@@ -193,7 +194,8 @@ def test_live_rows_without_weight(name, rng):
     """mean divides by the sum of the weights applied: 0 / 0."""
     x, weight = rng.standard_normal((4, 3)), np.array([1.0, 0.0, 1.0])
     got, want = both(name, x, np.ones(4, np.int64), weight=weight)
-    assert np.isnan(want[0]) and np.isnan(got[0])
+    assert np.isnan(want[0])
+    assert np.isnan(got[0])
     got, want = both(name, x, np.ones(4, np.int64), weight=weight, reduction="sum")
     close(got[0], want[0])
     close(got[1], want[1])
@@ -260,7 +262,8 @@ def test_module_hessian(rng):
     close(module(x, target, return_grad=True, return_hess=True)[2], want)
     out = np.empty_like(x)
     got = module(x, target, hess_out=out)
-    assert len(got) == 2 and got[1] is out
+    assert len(got) == 2
+    assert got[1] is out
     close(out, want)
 
 

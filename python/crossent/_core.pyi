@@ -2,6 +2,21 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
+__all__ = [
+    "__version__",
+    "_copy_floor",
+    "_read_floor",
+    "cross_entropy",
+    "get_num_threads",
+    "log_softmax",
+    "logsumexp",
+    "losses",
+    "nll_loss",
+    "set_num_threads",
+    "simd_level",
+    "softmax",
+]
+
 __version__: str
 
 def cross_entropy(

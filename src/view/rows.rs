@@ -105,7 +105,7 @@ impl<'a, F: Real> Lines<'a, F> {
             .then(|| unsafe { std::slice::from_raw_parts(self.data, self.len * self.count) })
     }
 
-    /// The line that lies [`AHEAD`] on in the order of lines, and how many elements past it: after
+    /// The line that lies `AHEAD` bytes on in the order of lines, and how many elements past it: after
     /// the last line of these comes the first of the next block of rows, most likely.
     pub fn ahead(&self, i: usize) -> (&'a [F], usize) {
         let next = i + (AHEAD / size_of::<F>()).div_ceil(self.len);
