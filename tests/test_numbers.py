@@ -450,3 +450,24 @@ def test_terms_of_infinite_rows():
     assert np.array_equal(found.neglogp[0], [0, INF])
     assert np.all(np.isnan(found.p[1]))
     assert math.isclose(float(terms(np.zeros((1, 4), np.longdouble)).p[0, 0]), 0.25)
+
+
+@WIDE_TYPES
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize("upstream", [1e-20, 1e-6, 0.0, 1e10])
+def test_the_upstream_gradient_is_no_matter_to_the_loss(dtype, reduction, upstream, rng):
+    x = np.zeros((3, 200), dtype)
+    x[:, 1:] = -85 + rng.standard_normal((3, 199))
+    x[2] = rng.standard_normal(200)
+    y = np.array([0, 0, 5])
+    for options in ({}, {"label_smoothing": 0.1}):
+        for rows in (slice(0, 2), slice(2, 3)):
+            settings = {"reduction": reduction, **options}
+            want = reference.cross_entropy(x[rows], y[rows], grad_output=upstream, **settings)
+            given = {"return_grad": True, "grad_output": upstream}
+            for target, logits, axis in ((y, x[rows], 1), (y, np.ascontiguousarray(x[rows].T), 0)):
+                loss, grad = F.cross_entropy(logits, target[rows], axis=axis, **given, **settings)
+                assert_within(np.asarray(loss), want.loss, 3)
+                scale = want.scale + float(reference.ulp(0, dtype))
+                got = grad if axis == 1 else grad.T
+                assert_within(got, want.grad, 9, scale)

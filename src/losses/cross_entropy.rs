@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::float::Kind;
 use crate::reduce::{Census, Reduction, Upstream};
 use crate::rows::mass::Mass;
-use crate::rows::settle::{Coefficients, Factors, NO_CLASS, Settle, Settled, Softmax, Terms};
+use crate::rows::settle::{Coefficients, Factors, NO_CLASS, Room, Settle, Settled, Softmax, Terms};
 use crate::rows::{Emission, Field, Job, ROWS};
 use crate::simd::{self, Element, Isa};
 use crate::view::{Rows, RowsMut, ViewMut};
@@ -130,7 +130,29 @@ pub fn cross_entropy(
     }
 }
 
+/// Where a very small upstream gradient takes the headroom that a very small loss needs, the loss is
+/// computed by itself.
 fn compute<F: Element>(
+    inputs: &Inputs<'_>,
+    options: Options,
+    outputs: Outputs<'_>,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<f64> {
+    let derives = outputs.grad.is_some() || outputs.hess.is_some();
+    let has_rows = inputs.axis < inputs.input.shape().len();
+    if derives && has_rows && inputs.upstream_exponent() < Room::<F>::least_exponent() {
+        let (losses, rest) = (
+            Outputs { losses: outputs.losses, ..Outputs::default() },
+            Outputs { losses: None, ..outputs },
+        );
+        let loss = compute_at_once::<F>(inputs, options, losses, interrupted)?;
+        compute_at_once::<F>(inputs, options, rest, interrupted)?;
+        return Ok(loss);
+    }
+    compute_at_once::<F>(inputs, options, outputs, interrupted)
+}
+
+fn compute_at_once<F: Element>(
     inputs: &Inputs<'_>,
     options: Options,
     outputs: Outputs<'_>,

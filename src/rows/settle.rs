@@ -66,6 +66,12 @@ impl<F: Element> Room<F> {
         Self { usual: F::of(usual), least: F::of(least), most: F::of(most) }
     }
 
+    /// The least exponent of an upstream gradient that leaves the loss its smallest normal number:
+    /// the headroom then holds [`GUESSED`] binades and what a guess may be too high by.
+    pub(crate) fn least_exponent() -> f64 {
+        40.0 - Self::new(true).usual.wide()
+    }
+
     /// The headroom for an upstream gradient's exponent.
     #[inline(always)]
     pub(crate) fn of<S: Isa>(&self, simd: S, exponent: V<F, S>) -> V<F, S> {
@@ -101,7 +107,9 @@ impl Term<Field> {
     #[inline(always)]
     pub(crate) fn set_upstream(&mut self, upstream: Field) {
         self.upstream = upstream;
-        self.exponent = Field(upstream.0.map(|g| ((g.abs().to_bits() >> 52) as i32 - 1023).into()));
+        // Of nothing, any exponent is right: 0 is the one that suits the loss.
+        let exponent = |g: f64| if g == 0.0 { 0 } else { (g.abs().to_bits() >> 52) as i32 - 1023 };
+        self.exponent = Field(upstream.0.map(|g| exponent(g).into()));
     }
 }
 
