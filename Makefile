@@ -36,6 +36,7 @@ check: $(ENV)/check.wheel docs  ## Check format, lints, types, stubs and documen
 
 bench: $(ENV)/bench.env $(ENV)/test.wheel  ## Measure the kernels, then crossent beside its peers (QUICK=1: less)
 	cargo bench
+	$(ENV)/test/bin/python benches/accuracy.py
 	$(ENV)/test/bin/python benches/peers.py $(if $(QUICK),--quick)
 	CROSSENT_SIMD=avx2 $(ENV)/test/bin/python benches/peers.py --peers torch $(if $(QUICK),--quick)
 	CROSSENT_SIMD=baseline $(ENV)/test/bin/python benches/peers.py --peers torch $(if $(QUICK),--quick)
