@@ -133,7 +133,7 @@ impl<S: Isa, F: Element> Shift<S, F> {
         Self { center: splat::<S, F>(simd, F::of(0.0)), floor, round }
     }
 
-    /// `exp(x - center) 2^-k`, to 0.9 ulp with fused arithmetic; NaN stays NaN.
+    /// `exp(x - center) 2^-k`, to 0.93 ulp with fused arithmetic; NaN stays NaN.
     #[inline(always)]
     pub(crate) fn exp<const CENTERED: bool>(&self, simd: S, x: V<F, S>) -> V<F, S> {
         self.exp_by::<CENTERED>(simd, &F::EXP, x)
@@ -235,7 +235,7 @@ mod tests {
         for level in levels() {
             let positive = worst_f32(level, (0..88f32.to_bits()).step_by(1013));
             let negative = worst_f32(level, ((-0f32).to_bits()..(-126f32).to_bits()).step_by(1013));
-            let bar = if level.name() == "baseline" { 1.4 } else { 0.92 };
+            let bar = if level.name() == "baseline" { 1.3 } else { 0.93 };
             assert!(positive.0 < bar && negative.0 < bar, "{level:?} {positive:?} {negative:?}");
         }
     }
@@ -284,7 +284,7 @@ mod tests {
                 negative.0,
                 negative.1
             );
-            let bar = if level.name() == "baseline" { 1.4 } else { 0.92 };
+            let bar = if level.name() == "baseline" { 1.3 } else { 0.93 };
             assert!(positive.0 < bar && negative.0 < bar);
         }
     }
