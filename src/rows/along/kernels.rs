@@ -83,18 +83,25 @@ fn walk<S: Isa, F: Element, P: Pass<S, F>>(simd: S, x: &[F], pass: &mut P) {
         pass.add_up(simd);
         at += P::LANES * P::ROUNDS * n;
     }
-    let mut single = rounds.remainder().chunks_exact(n);
+    let mut round = rounds.remainder().chunks_exact(P::LANES * n);
+    for x in &mut round {
+        for lane in 0..P::LANES {
+            pass.take(simd, lane, simd::load(simd, &x[lane * n..]), at + lane * n, n);
+        }
+        pass.add_up(simd);
+        at += P::LANES * n;
+    }
+    let mut single = round.remainder().chunks_exact(n);
     for x in &mut single {
         pass.take(simd, 0, simd::load(simd, x), at, n);
-        pass.add_up(simd);
         at += n;
     }
     let tail = single.remainder();
     if !tail.is_empty() {
         let x = F::load_partial(simd, tail, F::of(f64::NEG_INFINITY));
         pass.take(simd, 1, x, at, tail.len());
-        pass.add_up(simd);
     }
+    pass.add_up(simd);
 }
 
 /// Keeps a vector of exponentials, of which `len` are wanted.
