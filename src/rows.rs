@@ -169,6 +169,11 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         (sum, census)
     }
 
+    /// Whether anything is written for each class.
+    fn writes(&self) -> bool {
+        self.first.is_some() || self.second.is_some()
+    }
+
     /// Whether an output is but a factor times the exponentials.
     fn is_plain(&self, emission: Emission) -> bool {
         match emission {

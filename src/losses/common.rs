@@ -116,19 +116,22 @@ impl<'a> Inputs<'a> {
 
     /// The least exponent that an upstream gradient of a row may have, over the denominator.
     pub(crate) fn upstream_exponent(&self) -> f64 {
-        let mut least = f64::INFINITY;
-        let mut see = |g: f64| least = if g == 0.0 { least } else { least.min(g.abs()) };
+        // By the bits of the magnitude less one, which makes 0 the largest: a minimum of integers is
+        // one that loops take by vectors.
+        let bits = |g: f64| g.abs().to_bits().wrapping_sub(1);
+        let mut least = u64::MAX;
         if let Some(g) = &self.grad_outputs {
             let rows = Rows::new(g.clone(), None, &Order::c(g.shape().len()));
             let mut some = [0.0; 512];
             for start in (0..rows.rows()).step_by(some.len()) {
                 let end = (start + some.len()).min(rows.rows());
                 rows.stage_column(start..end, &mut some);
-                some[..end - start].iter().for_each(|g| see(*g));
+                least = some[..end - start].iter().fold(least, |least, g| least.min(bits(*g)));
             }
         } else {
-            see(self.grad_output);
+            least = bits(self.grad_output);
         }
+        let least = if least == u64::MAX { f64::INFINITY } else { f64::from_bits(least + 1) };
         let weights = self.weight.iter().flatten().fold(1.0, |most: f64, w| most.max(w.abs()));
         let rows = self.input.len() / self.input.shape()[self.axis].max(1);
         let mean = self.reduction == Reduction::Mean;

@@ -1,7 +1,8 @@
 //! The traversal across rows, where rows lie next to each other or classes are few.
 //!
-//! A group of rows is copied to a [`tile`] in which lanes are rows. Exponentials stay beside it
-//! until the losses are settled; the derivatives are made from them, where they are to lie or
+//! Without masses, rows next to each other are summarised in one pass where they lie. Other groups
+//! of rows are copied to a [`tile`] in which lanes are rows. Exponentials stay in scratch, laid as a
+//! tile, until the losses are settled; the derivatives are made from them, where they are to lie or
 //! through a copy back.
 
 pub(super) mod kernels;
@@ -60,7 +61,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let classes = self.input.classes();
         let n = rows.len();
         let step = tile::step(n);
-        let writes = self.first.is_some() || self.second.is_some();
+        let writes = self.writes();
         let width = (LARGE / step).clamp(1, classes.max(1));
         let keeps = width >= classes;
         s.e.fit(if writes { step * width } else { 0 });

@@ -45,7 +45,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         s: &mut Scratch<F>,
     ) {
         let classes = self.input.classes();
-        let writes = self.first.is_some() || self.second.is_some();
+        let writes = self.writes();
         let keeps = writes && rows.len() * classes * size_of::<F>() <= KEPT;
         let exponentials = match (writes, keeps) {
             (false, _) => 0,

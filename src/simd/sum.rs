@@ -52,8 +52,8 @@ impl<S: Isa> Wide<S, f32> for Wide32<S> {
     }
     #[inline(always)]
     fn save(self, dst: &mut [f64]) {
-        store::<S, f64>(self.low, dst);
-        store::<S, f64>(self.high, &mut dst[S::f64s::LEN..]);
+        // It holds no more than what it rounds to.
+        Wide::<S, f32>::store(self, dst);
     }
     #[inline(always)]
     fn load(simd: S, src: &[f64]) -> Self {

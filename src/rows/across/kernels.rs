@@ -123,6 +123,7 @@ pub(super) struct Held<'b, F> {
 const LANES: usize = 5;
 /// Classes in which the maxima of rows are guessed.
 const GUESS: usize = 4;
+
 /// Summarises rows in one pass over the lines of their classes, without masses, in units chosen by
 /// guesses at the maxima, and where `STORE` keeps the exponentials in `e`, laid as a tile. Of each
 /// row's exponentials the largest so far is held back, and the loser of every comparison joins the
