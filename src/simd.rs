@@ -124,14 +124,15 @@ pub trait Element: Real + SimdFloatElement {
     type Lanes<S: Isa>: SimdFloat<S, Element = Self>;
     /// Sums of [`Self::Lanes`] held more widely.
     type Wide<S: Isa>: sum::Wide<S, Self>;
-    /// The constants of its exponential.
-    const EXP: exp::Constants<Self>;
-    /// Those of an exponential in `f64` lanes that is as good as exact to this type.
-    const EXP_WIDE: exp::Constants<f64>;
+    /// The largest `|max|` of a row whose exponentials are shifted by a power of two: see [`exp`].
+    const REACH: Self;
 
-    /// The bits of each lane moved left over the mantissa's width: what stood in the lowest bits
-    /// becomes a biased exponent.
-    fn bits_to_exponent<S: Isa>(v: Self::Lanes<S>) -> Self::Lanes<S>;
+    /// The constants of its exponential.
+    fn exp_constants<S: Isa>() -> &'static exp::Constants<Self>;
+    /// Those of an exponential in `f64` lanes that is as good as exact to this type.
+    fn wide_exp_constants<S: Isa>() -> &'static exp::Constants<f64>;
+    /// See [`Isa::exp2_f32`].
+    fn exp2<S: Isa>(simd: S, t: Self::Lanes<S>) -> Self::Lanes<S>;
     /// Widens each lane, in order.
     fn store_wide<S: Isa>(v: Self::Lanes<S>, dst: &mut [f64]);
     /// Narrows a vector's lanes, in order.
@@ -147,12 +148,19 @@ pub trait Element: Real + SimdFloatElement {
 impl Element for f32 {
     type Lanes<S: Isa> = S::f32s;
     type Wide<S: Isa> = sum::Wide32<S>;
-    const EXP: exp::Constants<f32> = exp::F32;
-    const EXP_WIDE: exp::Constants<f64> = exp::F64_SHORT;
+    const REACH: f32 = 512.0;
 
     #[inline(always)]
-    fn bits_to_exponent<S: Isa>(v: S::f32s) -> S::f32s {
-        (v.bitcast::<S::u32s>() << 23).bitcast()
+    fn exp_constants<S: Isa>() -> &'static exp::Constants<f32> {
+        exp::f32_constants::<S>()
+    }
+    #[inline(always)]
+    fn wide_exp_constants<S: Isa>() -> &'static exp::Constants<f64> {
+        exp::f64_constants::<S>(true)
+    }
+    #[inline(always)]
+    fn exp2<S: Isa>(simd: S, t: S::f32s) -> S::f32s {
+        simd.exp2_f32(t)
     }
     #[inline(always)]
     fn store_wide<S: Isa>(v: S::f32s, dst: &mut [f64]) {
@@ -182,12 +190,19 @@ impl Element for f32 {
 impl Element for f64 {
     type Lanes<S: Isa> = S::f64s;
     type Wide<S: Isa> = sum::Wide64<S>;
-    const EXP: exp::Constants<f64> = exp::F64;
-    const EXP_WIDE: exp::Constants<f64> = exp::F64;
+    const REACH: f64 = 4096.0;
 
     #[inline(always)]
-    fn bits_to_exponent<S: Isa>(v: S::f64s) -> S::f64s {
-        (v.bitcast::<S::u64s>() << 52).bitcast()
+    fn exp_constants<S: Isa>() -> &'static exp::Constants<f64> {
+        exp::f64_constants::<S>(false)
+    }
+    #[inline(always)]
+    fn wide_exp_constants<S: Isa>() -> &'static exp::Constants<f64> {
+        Self::exp_constants::<S>()
+    }
+    #[inline(always)]
+    fn exp2<S: Isa>(simd: S, t: S::f64s) -> S::f64s {
+        simd.exp2_f64(t)
     }
     #[inline(always)]
     fn store_wide<S: Isa>(v: S::f64s, dst: &mut [f64]) {
@@ -214,6 +229,22 @@ impl Element for f64 {
 /// What the portable layer lacks. The defaults are right everywhere; an instruction set overrides
 /// what it does better.
 pub trait Isa: Simd {
+    /// Steps to an octave that [`Self::exp2_f32`] takes: as many numbers as it can look up.
+    const STEPS_F32: usize = 1;
+    /// The same of [`Self::exp2_f64`].
+    const STEPS_F64: usize = 1;
+
+    /// `2^(n / STEPS - bias)` for the integer `n >= 0` in the lowest bits of each lane, as adding
+    /// [`exp::Constants`]'s `round` leaves it; 0 at 0.
+    #[inline(always)]
+    fn exp2_f32(self, t: Self::f32s) -> Self::f32s {
+        (t.bitcast::<Self::u32s>() << 23).bitcast()
+    }
+    /// See [`Self::exp2_f32`].
+    #[inline(always)]
+    fn exp2_f64(self, t: Self::f64s) -> Self::f64s {
+        (t.bitcast::<Self::u64s>() << 52).bitcast()
+    }
     /// See [`Element::load_partial`].
     #[inline(always)]
     fn load_partial_f32(self, src: &[f32], fill: f32) -> Self::f32s {
@@ -286,6 +317,29 @@ mod x86 {
     }
 
     impl Isa for Avx512 {
+        const STEPS_F32: usize = 16;
+        const STEPS_F64: usize = 8;
+
+        #[inline(always)]
+        fn exp2_f32(self, t: Self::f32s) -> Self::f32s {
+            const TABLE: [u32; 16] = exp::table_f32();
+            let t = t.bitcast::<Self::u32s>();
+            let table = Self::u32s::from_slice(self, &TABLE);
+            // SAFETY: the token proves AVX-512.
+            let part: Self::u32s =
+                unsafe { _mm512_permutexvar_epi32(t.into(), table.into()) }.simd_into(self);
+            (part + (t << 19)).bitcast()
+        }
+        #[inline(always)]
+        fn exp2_f64(self, t: Self::f64s) -> Self::f64s {
+            const TABLE: [u64; 8] = exp::table_f64();
+            let t = t.bitcast::<Self::u64s>();
+            let table = Self::u64s::from_slice(self, &TABLE);
+            // SAFETY: the token proves AVX-512.
+            let part: Self::u64s =
+                unsafe { _mm512_permutexvar_epi64(t.into(), table.into()) }.simd_into(self);
+            (part + (t << 49)).bitcast()
+        }
         #[inline(always)]
         fn load_partial_f32(self, src: &[f32], fill: f32) -> Self::f32s {
             let mask = ((1u32 << src.len().min(16)) - 1) as u16;
@@ -345,6 +399,18 @@ mod x86 {
     }
 
     impl Isa for Avx2 {
+        const STEPS_F32: usize = 8;
+
+        #[inline(always)]
+        fn exp2_f32(self, t: Self::f32s) -> Self::f32s {
+            const TABLE: [u32; 8] = exp::table_f32();
+            let t = t.bitcast::<Self::u32s>();
+            let table = Self::u32s::from_slice(self, &TABLE);
+            // SAFETY: the token proves AVX2.
+            let part: Self::u32s =
+                unsafe { _mm256_permutevar8x32_epi32(table.into(), t.into()) }.simd_into(self);
+            (part + (t << 20)).bitcast()
+        }
         #[inline(always)]
         fn load_partial_f32(self, src: &[f32], fill: f32) -> Self::f32s {
             let mask = mask32(self, src.len());

@@ -308,7 +308,7 @@ fn softmax<S: Isa, F: Element>(
     // infinities.
     let near = center.simd_eq(splat(simd, 0.0)).select(max, splat(simd, 0.0));
     let shift = Shift::<S, f64>::new(simd, splat(simd, 0.0), read(simd, &s.k, at));
-    let top = shift.exp_by::<false>(simd, &F::EXP_WIDE, near);
+    let top = shift.exp_by::<false>(simd, F::wide_exp_constants::<S>(), near);
 
     let rest = read(simd, &s.rest, at);
     let mut others = (ties - splat(simd, 1.0)).mul_add(top, rest);

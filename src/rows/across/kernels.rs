@@ -121,6 +121,8 @@ pub(super) struct Held<'b, F> {
 
 /// Vectors a column in [`Held::lanes`].
 const LANES: usize = 5;
+/// Classes that a column takes at a time.
+const TOGETHER: usize = 4;
 /// Classes in which the maxima of rows are guessed.
 const GUESS: usize = 4;
 
@@ -177,34 +179,16 @@ pub(super) fn sweep<F: Element, const STORE: bool>(
                     F::store_wide::<S>(k, &mut out[at / ROWS].k.0[at % ROWS..]);
                 }
 
-                for class in 0..from.count() {
-                    let line = from.line(class);
-                    let (next, ahead) = from.ahead(class);
-                    for ((at, lanes), sums) in (0..rows)
-                        .step_by(n)
-                        .zip(lanes.chunks_exact_mut(LANES * n))
-                        .zip(sums.chunks_exact_mut(wide))
-                    {
-                        simd.prefetch(&next[at..], ahead);
-                        let x = column::<S, F>(simd, line, at);
-                        let [floor, round, max, top] =
-                            [1, 2, 3, 4].map(|i| simd::load::<S, F>(simd, &lanes[i * n..]));
-                        let exp =
-                            Shift::<S, F>::within_reach(simd, [floor, round]).exp::<false>(simd, x);
-                        // In this order a NaN goes to the sum and is passed over by the maxima.
-                        simd::store::<S, F>(x.max(max), &mut lanes[3 * n..]);
-                        simd::store::<S, F>(exp.max(top), &mut lanes[4 * n..]);
-                        let mut sum = F::Wide::<S>::load(simd, sums);
-                        sum.add(top.min(exp));
-                        sum.save(sums);
-                        if STORE {
-                            simd::store::<S, F>(exp, &mut e[class * step + at..]);
-                        }
-                    }
+                let whole = from.count() / TOGETHER * TOGETHER;
+                for class in (0..whole).step_by(TOGETHER) {
+                    hold::<TOGETHER, S, F, STORE>(simd, from, class, lanes, sums, e);
+                }
+                for class in whole..from.count() {
+                    hold::<1, S, F, STORE>(simd, from, class, lanes, sums, e);
                 }
 
-                let [near_low, near_high, reach] = [NEAR.start, NEAR.end, F::EXP.reach.wide()]
-                    .map(|v| splat::<S, F>(simd, F::of(v)));
+                let [near_low, near_high, reach] =
+                    [NEAR.start, NEAR.end, F::REACH.wide()].map(|v| splat::<S, F>(simd, F::of(v)));
                 let one = splat::<S, F>(simd, F::of(1.0));
                 let mut all_near = true;
                 for ((at, lanes), sums) in (0..rows)
@@ -234,6 +218,51 @@ pub(super) fn sweep<F: Element, const STORE: bool>(
     }
     let out = &mut out[..from.width().div_ceil(ROWS)];
     dispatch!(simd::level(), s => kernel::<_, F, STORE>(s, from, room, terms, held, e, out))
+}
+
+/// Takes `N` classes, from `class` on, into what is held of every column of rows.
+#[inline(always)]
+fn hold<const N: usize, S: Isa, F: Element, const STORE: bool>(
+    simd: S,
+    from: &Lines<'_, F>,
+    class: usize,
+    lanes: &mut [F],
+    sums: &mut [f64],
+    e: &mut [F],
+) {
+    let n = simd::lanes::<S, F>();
+    let (rows, step) = (from.width(), step(from.width()));
+    let lines: [_; N] = std::array::from_fn(
+        #[inline(always)]
+        |i| (from.line(class + i), from.ahead(class + i)),
+    );
+    for ((at, lanes), sums) in (0..rows)
+        .step_by(n)
+        .zip(lanes.chunks_exact_mut(LANES * n))
+        .zip(sums.chunks_exact_mut(2 * simd::lanes::<S, f64>()))
+    {
+        let [floor, round, mut max, mut top] = [1, 2, 3, 4].map(
+            #[inline(always)]
+            |i| simd::load::<S, F>(simd, &lanes[i * n..]),
+        );
+        let shift = Shift::<S, F>::within_reach(simd, [floor, round]);
+        let mut sum = F::Wide::<S>::load(simd, sums);
+        for (i, (line, (next, ahead))) in lines.iter().enumerate() {
+            simd.prefetch(&next[at..], *ahead);
+            let x = column::<S, F>(simd, line, at);
+            let exp = shift.exp::<false>(simd, x);
+            // In this order a NaN goes to the sum and is passed over by the maxima.
+            max = x.max(max);
+            sum.add(top.min(exp));
+            top = exp.max(top);
+            if STORE {
+                simd::store::<S, F>(exp, &mut e[(class + i) * step + at..]);
+            }
+        }
+        simd::store::<S, F>(max, &mut lanes[3 * n..]);
+        simd::store::<S, F>(top, &mut lanes[4 * n..]);
+        sum.save(sums);
+    }
 }
 
 /// A column of rows: a vector, or what is left of the line.

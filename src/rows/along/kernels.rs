@@ -218,7 +218,7 @@ pub(super) fn sweep<F: Element, const STORE: bool>(
             },
         )
     }
-    let within_reach = guess.wide().abs() <= F::EXP.reach.wide();
+    let within_reach = guess.wide().abs() <= F::REACH.wide();
     within_reach
         .then(|| dispatch!(simd::level(), s => kernel::<_, F, STORE>(s, x, guess, headroom, e)))
 }
