@@ -133,6 +133,13 @@ pub trait Element: Real + SimdFloatElement {
     fn wide_exp_constants<S: Isa>() -> &'static exp::Constants<f64>;
     /// See [`Isa::exp2_f32`].
     fn exp2<S: Isa>(simd: S, t: Self::Lanes<S>) -> Self::Lanes<S>;
+    /// `v`, or 0 where `x` is below the floor; a NaN is not below anything.
+    fn unless_below<S: Isa>(
+        simd: S,
+        v: Self::Lanes<S>,
+        x: Self::Lanes<S>,
+        floor: Self::Lanes<S>,
+    ) -> Self::Lanes<S>;
     /// Widens each lane, in order.
     fn store_wide<S: Isa>(v: Self::Lanes<S>, dst: &mut [f64]);
     /// Narrows a vector's lanes, in order.
@@ -161,6 +168,10 @@ impl Element for f32 {
     #[inline(always)]
     fn exp2<S: Isa>(simd: S, t: S::f32s) -> S::f32s {
         simd.exp2_f32(t)
+    }
+    #[inline(always)]
+    fn unless_below<S: Isa>(simd: S, v: S::f32s, x: S::f32s, floor: S::f32s) -> S::f32s {
+        simd.unless_below_f32(v, x, floor)
     }
     #[inline(always)]
     fn store_wide<S: Isa>(v: S::f32s, dst: &mut [f64]) {
@@ -205,6 +216,10 @@ impl Element for f64 {
         simd.exp2_f64(t)
     }
     #[inline(always)]
+    fn unless_below<S: Isa>(simd: S, v: S::f64s, x: S::f64s, floor: S::f64s) -> S::f64s {
+        simd.unless_below_f64(v, x, floor)
+    }
+    #[inline(always)]
     fn store_wide<S: Isa>(v: S::f64s, dst: &mut [f64]) {
         store::<S, f64>(v, dst);
     }
@@ -234,8 +249,8 @@ pub trait Isa: Simd {
     /// The same of [`Self::exp2_f64`].
     const STEPS_F64: usize = 1;
 
-    /// `2^(n / STEPS - bias)` for the integer `n >= 0` in the lowest bits of each lane, as adding
-    /// [`exp::Constants`]'s `round` leaves it; 0 at 0.
+    /// `c 2^(n / STEPS - bias)` for the integer `n >= STEPS` in the lowest bits of each lane, as
+    /// adding [`exp::Constants`]'s `round` leaves it; for `c` see [`exp`], it is 1 without steps.
     #[inline(always)]
     fn exp2_f32(self, t: Self::f32s) -> Self::f32s {
         (t.bitcast::<Self::u32s>() << 23).bitcast()
@@ -244,6 +259,16 @@ pub trait Isa: Simd {
     #[inline(always)]
     fn exp2_f64(self, t: Self::f64s) -> Self::f64s {
         (t.bitcast::<Self::u64s>() << 52).bitcast()
+    }
+    /// See [`Element::unless_below`].
+    #[inline(always)]
+    fn unless_below_f32(self, v: Self::f32s, x: Self::f32s, floor: Self::f32s) -> Self::f32s {
+        x.simd_lt(floor).select(splat::<Self, f32>(self, 0.0), v)
+    }
+    /// See [`Element::unless_below`].
+    #[inline(always)]
+    fn unless_below_f64(self, v: Self::f64s, x: Self::f64s, floor: Self::f64s) -> Self::f64s {
+        x.simd_lt(floor).select(splat::<Self, f64>(self, 0.0), v)
     }
     /// See [`Element::load_partial`].
     #[inline(always)]
@@ -339,6 +364,25 @@ mod x86 {
             let part: Self::u64s =
                 unsafe { _mm512_permutexvar_epi64(t.into(), table.into()) }.simd_into(self);
             (part + (t << 49)).bitcast()
+        }
+        #[inline(always)]
+        fn unless_below_f32(self, v: Self::f32s, x: Self::f32s, floor: Self::f32s) -> Self::f32s {
+            // The comparison that a mask takes as it is; the portable layer has but its opposite.
+            // SAFETY: the token proves AVX-512.
+            unsafe {
+                let kept = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x.into(), floor.into());
+                _mm512_maskz_mov_ps(kept, v.into())
+            }
+            .simd_into(self)
+        }
+        #[inline(always)]
+        fn unless_below_f64(self, v: Self::f64s, x: Self::f64s, floor: Self::f64s) -> Self::f64s {
+            // SAFETY: as above.
+            unsafe {
+                let kept = _mm512_cmp_pd_mask::<_CMP_NLT_UQ>(x.into(), floor.into());
+                _mm512_maskz_mov_pd(kept, v.into())
+            }
+            .simd_into(self)
         }
         #[inline(always)]
         fn load_partial_f32(self, src: &[f32], fill: f32) -> Self::f32s {

@@ -308,7 +308,7 @@ fn softmax<S: Isa, F: Element>(
     // infinities.
     let near = center.simd_eq(splat(simd, 0.0)).select(max, splat(simd, 0.0));
     let shift = Shift::<S, f64>::new(simd, splat(simd, 0.0), read(simd, &s.k, at));
-    let top = shift.exp_by::<false>(simd, F::wide_exp_constants::<S>(), near);
+    let [top, low] = shift.exp_in_two(simd, F::wide_exp_constants::<S>(), near);
 
     let rest = read(simd, &s.rest, at);
     let mut others = (ties - splat(simd, 1.0)).mul_add(top, rest);
@@ -318,7 +318,7 @@ fn softmax<S: Isa, F: Element>(
         let alone = max.simd_gt(splat(simd, 0.0)) & ties.simd_eq(splat(simd, 1.0));
         others = (!infinite | alone).select(others, splat(simd, f64::NAN));
     }
-    let log = log_with_odds::<S, F>(simd, others, top);
+    let log = log_with_odds::<S, F>(simd, others, [top, low]);
     Softmax {
         max,
         others,

@@ -1,15 +1,17 @@
 //! `log(1 + others / top)`, in `f64` lanes: once a row, in what precision the type of the row needs.
 //!
-//! For `f64`, the quotient is taken first and then fdlibm's `s_log1p.c` (Sun Microsystems, 1993)
-//! without its branches. With `1 + x = 2^k m` and `sqrt(1/2) <= m < sqrt 2`, `f = m - 1` and
+//! For `f64`, whose ulp leaves no room for the roundings of the quotient and of `top`, the quotient
+//! is taken first and with what its division left over, then follows fdlibm's `s_log1p.c` (Sun
+//! Microsystems, 1993) without its branches. With `1 + x = 2^k m` and `sqrt(1/2) <= m < sqrt 2`, `f = m - 1` and
 //! `s = f / (2 + f)`,
 //!
 //! ```text
 //! log(1 + f) = f - f^2/2 + s (f^2/2 + R(s^2))
 //! ```
 //!
-//! and what the rounding of `1 + x` lost comes back as a correction divided by `1 + x`. Where
-//! `k = 0`, `f` is `x` itself and nothing is lost, however small `x` is.
+//! and what the rounding of `1 + x` lost comes back as a correction divided by `1 + x`, together with
+//! what `x` is short of the quotient. Where `k = 0`, `f` is `x` itself and nothing else is lost,
+//! however small `x` is.
 //!
 //! For `f32` one division does for both: with `t = 2^k top` near `top + others`,
 //!
@@ -43,11 +45,22 @@ const ARTANH: [f64; 4] = [
     2.410_844_623_267_836_8e-1,
 ];
 
-/// `log(1 + others / top)` for `others >= 0` and finite `top > 0`; NaN at NaN. Within an ulp or two
-/// of `f64` where `F` is that, within 2^-34 of itself where `F` is `f32`.
+/// `log(1 + others / top)` for `others >= 0` and finite `top > 0`, a number and what its rounding
+/// took from it; NaN at NaN. Within an ulp of `f64` where `F` is that, within 2^-34 of itself where
+/// `F` is `f32`.
 #[inline(always)]
-pub(crate) fn log_with_odds<S: Isa, F: Element>(simd: S, others: S::f64s, top: S::f64s) -> S::f64s {
-    if F::KIND == Kind::F64 { log1p(simd, others / top) } else { log_ratio(simd, others, top) }
+pub(crate) fn log_with_odds<S: Isa, F: Element>(
+    simd: S,
+    others: S::f64s,
+    [top, low]: [S::f64s; 2],
+) -> S::f64s {
+    if F::KIND == Kind::F32 {
+        return log_ratio(simd, others, top);
+    }
+    let x = others / top;
+    // (others - x (top + low)) / top: what is left over is exact where multiply-adds are fused.
+    let short = (-x).mul_add(low, (-x).mul_add(top, others)) / top;
+    log1p(simd, x, short)
 }
 
 #[inline(always)]
@@ -77,9 +90,9 @@ fn small_float<S: Isa>(simd: S, n: S::u64s) -> S::f64s {
     (n | two52.to_bits()).bitcast::<S::f64s>() - c(simd, two52)
 }
 
-/// `log(1 + x)` for `x >= 0`, infinite at infinity, NaN at NaN.
+/// `log(1 + x + short)` for `x >= 0` and a `short` below its ulp, infinite at infinity, NaN at NaN.
 #[inline(always)]
-fn log1p<S: Isa>(simd: S, x: S::f64s) -> S::f64s {
+fn log1p<S: Isa>(simd: S, x: S::f64s, short: S::f64s) -> S::f64s {
     let u = x + c(simd, 1.0);
 
     // Adding the distance from sqrt(1/2) to 1 moves the exponent's step there.
@@ -93,7 +106,7 @@ fn log1p<S: Isa>(simd: S, x: S::f64s) -> S::f64s {
     let f = whole.select(x, m - c(simd, 1.0));
     let small = x.simd_lt(c(simd, 2.0));
     let lost = small.select(x - (u - c(simd, 1.0)), c(simd, 1.0) - (u - x));
-    let correction = whole.select(c(simd, 0.0), lost / u);
+    let correction = (whole.select(c(simd, 0.0), lost) + short) / u;
 
     let half_square = c(simd, 0.5) * f * f;
     let s = f / (f + c(simd, 2.0));
@@ -127,7 +140,7 @@ mod tests {
                     let n = S::f64s::LEN;
                     for (x, out) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
                         let (x, one) = (S::f64s::from_slice(simd, x), c(simd, 1.0));
-                        log_with_odds::<S, F>(simd, x, one).store_slice(out);
+                        log_with_odds::<S, F>(simd, x, [one, c(simd, 0.0)]).store_slice(out);
                     }
                 },
             );

@@ -153,7 +153,7 @@ pub(super) fn sweep<F: Element, const STORE: bool>(
             || {
                 let n = simd::lanes::<S, F>();
                 let wide = 2 * simd::lanes::<S, f64>();
-                let (rows, step) = (from.width(), step(from.width()));
+                let rows = from.width();
                 let columns = rows.div_ceil(n);
                 let [zero, lowest] =
                     [0.0, f64::NEG_INFINITY].map(|v| splat::<S, F>(simd, F::of(v)));

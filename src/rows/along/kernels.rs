@@ -58,87 +58,94 @@ trait Pass<S: Isa, F: Element> {
     const LANES: usize;
     /// Vectors that a lane takes before they are added up.
     const ROUNDS: usize;
+    /// Whether the exponentials are kept.
+    const STORE: bool;
 
-    /// Takes a vector of the classes from `at` on, of which `len` are there.
-    fn take(&mut self, simd: S, lane: usize, x: V<F, S>, at: usize, len: usize);
+    /// Takes a vector of the classes from `at` on, of which `len` are there, and returns their
+    /// exponentials.
+    fn take(&mut self, simd: S, lane: usize, x: V<F, S>, at: usize, len: usize) -> V<F, S>;
 
     /// Adds up what was taken since the last time.
     fn add_up(&mut self, simd: S);
 }
 
-/// Hands a block's vectors to a pass.
+/// Hands a block's vectors to a pass, and keeps the exponentials where it says so.
 #[inline(always)]
-fn walk<S: Isa, F: Element, P: Pass<S, F>>(simd: S, x: &[F], pass: &mut P) {
+fn walk<S: Isa, F: Element, P: Pass<S, F>>(simd: S, x: &[F], e: &mut [F], pass: &mut P) {
     let n = simd::lanes::<S, F>();
+    let (step, block) = (P::LANES * n, P::LANES * P::ROUNDS * n);
     let mut at = 0;
-    let mut rounds = x.chunks_exact(P::LANES * P::ROUNDS * n);
+    let mut rounds = x.chunks_exact(block);
     for x in &mut rounds {
         simd::prefetch_all(simd, x, AHEAD);
+        // One check for all of a block's stores.
+        let to = if P::STORE { &mut e[at..at + block] } else { &mut [] };
         for round in 0..P::ROUNDS {
             for lane in 0..P::LANES {
-                let first = (round * P::LANES + lane) * n;
-                pass.take(simd, lane, simd::load(simd, &x[first..]), at + first, n);
+                let first = round * step + lane * n;
+                let v = pass.take(simd, lane, simd::load(simd, &x[first..]), at + first, n);
+                if P::STORE {
+                    simd::store::<S, F>(v, &mut to[first..]);
+                }
             }
         }
         pass.add_up(simd);
-        at += P::LANES * P::ROUNDS * n;
+        at += block;
     }
-    let mut round = rounds.remainder().chunks_exact(P::LANES * n);
+    let mut round = rounds.remainder().chunks_exact(step);
     for x in &mut round {
+        let to = if P::STORE { &mut e[at..at + step] } else { &mut [] };
         for lane in 0..P::LANES {
-            pass.take(simd, lane, simd::load(simd, &x[lane * n..]), at + lane * n, n);
+            let v = pass.take(simd, lane, simd::load(simd, &x[lane * n..]), at + lane * n, n);
+            if P::STORE {
+                simd::store::<S, F>(v, &mut to[lane * n..]);
+            }
         }
         pass.add_up(simd);
-        at += P::LANES * n;
+        at += step;
     }
     let mut single = round.remainder().chunks_exact(n);
     for x in &mut single {
-        pass.take(simd, 0, simd::load(simd, x), at, n);
+        let v = pass.take(simd, 0, simd::load(simd, x), at, n);
+        if P::STORE {
+            simd::store::<S, F>(v, &mut e[at..]);
+        }
         at += n;
     }
     let tail = single.remainder();
     if !tail.is_empty() {
         let x = F::load_partial(simd, tail, F::of(f64::NEG_INFINITY));
-        pass.take(simd, 1, x, at, tail.len());
+        let v = pass.take(simd, 1, x, at, tail.len());
+        if P::STORE {
+            F::store_partial(simd, v, &mut e[at..at + tail.len()]);
+        }
     }
     pass.add_up(simd);
 }
 
-/// Keeps a vector of exponentials, of which `len` are wanted.
-#[inline(always)]
-fn keep<S: Isa, F: Element>(simd: S, v: V<F, S>, to: &mut [F], at: usize, len: usize) {
-    if len == simd::lanes::<S, F>() {
-        simd::store::<S, F>(v, &mut to[at..]);
-    } else {
-        F::store_partial(simd, v, &mut to[at..at + len]);
-    }
-}
-
 /// One pass that needs not know the maximum: of each lane's exponentials the largest so far is held
 /// back, and the loser of every comparison joins the rest.
-struct Sweep<'b, S: Isa, F: Element, const STORE: bool> {
+struct Sweep<S: Isa, F: Element, const STORE: bool> {
     shift: Shift<S, F>,
     max: [V<F, S>; 4],
     top: [V<F, S>; 4],
     losers: [V<F, S>; 4],
     rest: F::Wide<S>,
-    e: &'b mut [F],
 }
 
-impl<S: Isa, F: Element, const STORE: bool> Pass<S, F> for Sweep<'_, S, F, STORE> {
+impl<S: Isa, F: Element, const STORE: bool> Pass<S, F> for Sweep<S, F, STORE> {
     const LANES: usize = 4;
     const ROUNDS: usize = 2;
+    const STORE: bool = STORE;
 
     #[inline(always)]
-    fn take(&mut self, simd: S, lane: usize, x: V<F, S>, at: usize, len: usize) {
+    fn take(&mut self, simd: S, lane: usize, x: V<F, S>, _: usize, _: usize) -> V<F, S> {
         let e = self.shift.exp::<false>(simd, x);
         // In this order a NaN goes to the sums and is passed over by the maxima.
         self.max[lane] = x.max(self.max[lane]);
         self.losers[lane] += self.top[lane].min(e);
         self.top[lane] = e.max(self.top[lane]);
-        if STORE {
-            keep::<S, F>(simd, e, self.e, at, len);
-        }
+        e
     }
 
     #[inline(always)]
@@ -147,11 +154,17 @@ impl<S: Isa, F: Element, const STORE: bool> Pass<S, F> for Sweep<'_, S, F, STORE
         // and added alone.
         let [a, b, c, d] = self.losers;
         self.rest.add((a + b) + (c + d));
-        self.losers = [splat::<S, F>(simd, F::of(0.0)); 4];
+        self.losers = [Self::none(simd); 4];
     }
 }
 
-impl<S: Isa, F: Element, const STORE: bool> Sweep<'_, S, F, STORE> {
+impl<S: Isa, F: Element, const STORE: bool> Sweep<S, F, STORE> {
+    /// No losers: what adding anything to leaves as it is, so that no addition remains of it.
+    #[inline(always)]
+    fn none(simd: S) -> V<F, S> {
+        splat::<S, F>(simd, F::of(-0.0))
+    }
+
     /// Brings the lanes together; all but one of the exponentials held back join the rest.
     #[inline(always)]
     fn summary(mut self, simd: S, k: F) -> Summary {
@@ -209,11 +222,10 @@ pub(super) fn sweep<F: Element, const STORE: bool>(
                     shift,
                     max: [splat::<S, F>(simd, F::of(f64::NEG_INFINITY)); 4],
                     top: [zero; 4],
-                    losers: [zero; 4],
+                    losers: [Sweep::<S, F, STORE>::none(simd); 4],
                     rest: F::Wide::<S>::zero(simd),
-                    e,
                 };
-                walk(simd, x, &mut pass);
+                walk(simd, x, e, &mut pass);
                 pass.summary(simd, k[0])
             },
         )
@@ -235,7 +247,6 @@ struct Against<'b, S: Isa, F: Element, P: Parts, const STORE: bool> {
     dot: F::Wide<S>,
     mass_top: F::Wide<S>,
     mass_rest: F::Wide<S>,
-    e: &'b mut [F],
     parts: PhantomData<P>,
 }
 
@@ -259,9 +270,10 @@ impl<S: Isa, F: Element> Taken<S, F> {
 impl<S: Isa, F: Element, P: Parts, const STORE: bool> Pass<S, F> for Against<'_, S, F, P, STORE> {
     const LANES: usize = 2;
     const ROUNDS: usize = 1;
+    const STORE: bool = STORE;
 
     #[inline(always)]
-    fn take(&mut self, simd: S, lane: usize, x: V<F, S>, at: usize, len: usize) {
+    fn take(&mut self, simd: S, lane: usize, x: V<F, S>, at: usize, len: usize) -> V<F, S> {
         let zero = splat::<S, F>(simd, F::of(0.0));
         let one = splat::<S, F>(simd, F::of(1.0));
         let e = self.shift.exp::<true>(simd, x);
@@ -277,9 +289,7 @@ impl<S: Isa, F: Element, P: Parts, const STORE: bool> Pass<S, F> for Against<'_,
             to.mass_top = select::<S, F>(below, zero, q);
             to.mass_rest = select::<S, F>(below, q, zero);
         }
-        if STORE {
-            keep::<S, F>(simd, e, self.e, at, len);
-        }
+        e
     }
 
     #[inline(always)]
@@ -331,10 +341,9 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                     dot: wide,
                     mass_top: wide,
                     mass_rest: wide,
-                    e,
                     parts: PhantomData,
                 };
-                walk(simd, x, &mut pass);
+                walk(simd, x, e, &mut pass);
                 Summary {
                     max: max.wide(),
                     center: shift.center[0].wide(),
@@ -365,10 +374,15 @@ pub(super) fn exponentials<F: Element>(x: &[F], unit: &Summary, e: &mut [F]) {
                 let n = simd::lanes::<S, F>();
                 let shift =
                     Shift::<S, F>::new(simd, splat::<S, F>(simd, center), splat::<S, F>(simd, k));
-                for at in (0..x.len()).step_by(n) {
-                    let len = n.min(x.len() - at);
-                    let x = load_classes::<S, F>(simd, x, at, len);
-                    keep::<S, F>(simd, shift.exp::<true>(simd, x), e, at, len);
+                let whole = x.len() - x.len() % n;
+                let ((x, x_tail), (e, e_tail)) = (x.split_at(whole), e.split_at_mut(whole));
+                for (x, e) in x.chunks_exact(n).zip(e.chunks_exact_mut(n)) {
+                    simd::store::<S, F>(shift.exp::<true>(simd, simd::load(simd, x)), e);
+                }
+                if !x_tail.is_empty() {
+                    let x = F::load_partial(simd, x_tail, F::of(f64::NEG_INFINITY));
+                    let e_tail = &mut e_tail[..x_tail.len()];
+                    F::store_partial(simd, shift.exp::<true>(simd, x), e_tail);
                 }
             },
         );
