@@ -45,7 +45,7 @@ exhaustive:  ## Check exp and log1p on every float32 (minutes)
 	cargo test --release --lib exhaustive -- --ignored --nocapture
 
 docs:  ## Build the Rust documentation in target/doc
-	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps
+	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --document-private-items
 
 wheel: build/wheel.stamp  ## Build the wheel in dist/
 

@@ -1,9 +1,9 @@
 //! The softmax family's engine: three movements over groups of rows small enough to stay in cache.
 //!
-//! 1. *Summarise*: one pass over a row gives its [`Summary`]: the maximum, the
+//! 1. *Summarise*: one pass over a row gives its [`Summary`](summary::Summary): the maximum, the
 //!    rest, and what the loss asks for besides.
 //! 2. *Settle*: from the summaries alone, a loss and the coefficients of its derivatives. A loss
-//!    *is* this movement ([`Settle`](settle::Settle)).
+//!    *is* this movement ([`Settle`]).
 //! 3. *Emit*: a second pass, from cache, writes what each class gets ([`Map`](emit::Map)).
 //!
 //! Two traversals share the movements: [`along`] the classes where they lie next to each other and

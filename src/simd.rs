@@ -124,7 +124,7 @@ pub trait Element: Real + SimdFloatElement {
     type Lanes<S: Isa>: SimdFloat<S, Element = Self>;
     /// Sums of [`Self::Lanes`] held more widely.
     type Wide<S: Isa>: sum::Wide<S, Self>;
-    /// The largest `|max|` of a row whose exponentials are shifted by a power of two: see [`exp`].
+    /// The largest `|max|` of a row whose exponentials are shifted by a power of two: see `exp`.
     const REACH: Self;
 
     /// The constants of its exponential.
@@ -250,7 +250,7 @@ pub trait Isa: Simd {
     const STEPS_F64: usize = 1;
 
     /// `c 2^(n / STEPS - bias)` for the integer `n >= STEPS` in the lowest bits of each lane, as
-    /// adding [`exp::Constants`]'s `round` leaves it; for `c` see [`exp`], it is 1 without steps.
+    /// adding `exp::Constants`'s `round` leaves it; `c` is that of the table, or 1 without one.
     #[inline(always)]
     fn exp2_f32(self, t: Self::f32s) -> Self::f32s {
         (t.bitcast::<Self::u32s>() << 23).bitcast()
