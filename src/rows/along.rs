@@ -108,8 +108,8 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
             let x = lend_or_stage(&self.input, row, block.clone(), &mut s.x, false);
             let e = if keeps { &mut s.e[i * pitch(classes)..][block.clone()] } else { &mut [] };
             let sweep = |headroom: F| {
-                let guess =
-                    *guess.get_or_insert_with(|| kernels::largest(&x[..x.len().min(GUESS)]));
+                let guess = *guess
+                    .get_or_insert_with(|| kernels::largest::<F, false>(&x[..x.len().min(GUESS)]));
                 let part = if keeps {
                     kernels::sweep::<F, true>(x, guess, headroom, e)
                 } else {
@@ -120,7 +120,12 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
             let part = if P::USED { None } else { of_guess.and_then(sweep) };
             let swept = part.is_some();
             let part = part.unwrap_or_else(|| {
-                let largest = kernels::largest(x);
+                // What is asked for ahead must leave room for the block that is read again.
+                let largest = if x.len() <= BLOCK / 2 {
+                    kernels::largest::<F, true>(x)
+                } else {
+                    kernels::largest::<F, false>(x)
+                };
                 let max = if largest.wide() <= total.max { F::of(total.max) } else { largest };
                 let mass = self.row_mass::<P>(row, block.clone(), &mut s.q);
                 if keeps {

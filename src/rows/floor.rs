@@ -33,7 +33,7 @@ pub(crate) fn read(view: &View<'_>, interrupted: &dyn Fn() -> bool) -> Result<f3
     let spans = Spans::new(rows.rows(), SPAN, Vec::new());
     pool::run(&spans, true, interrupted, |span, (): &mut ()| {
         let x = rows.lines_of_rows::<f32>(span.rows(), 0..1);
-        let max = kernels::largest(x.line(0));
+        let max = kernels::largest::<f32, true>(x.line(0));
         largest.fetch_max(max.max(0.0).to_bits(), Ordering::Relaxed);
     })?;
     Ok(f32::from_bits(largest.into_inner()))

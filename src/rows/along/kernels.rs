@@ -14,9 +14,9 @@ use std::marker::PhantomData;
 const AHEAD: usize = 4096;
 
 /// The largest of some logits; NaN only where the instruction set has it so.
-pub(in crate::rows) fn largest<F: Element>(x: &[F]) -> F {
+pub(in crate::rows) fn largest<F: Element, const PREFETCH: bool>(x: &[F]) -> F {
     #[inline(never)]
-    fn kernel<S: Isa, F: Element>(simd: S, x: &[F]) -> F {
+    fn kernel<S: Isa, F: Element, const PREFETCH: bool>(simd: S, x: &[F]) -> F {
         simd.vectorize(
             #[inline(always)]
             || {
@@ -26,6 +26,9 @@ pub(in crate::rows) fn largest<F: Element>(x: &[F]) -> F {
                 if let Some(end) = x.len().checked_sub(8 * n) {
                     // The last vectors may have been seen before: that changes no maximum.
                     for at in (0..end).step_by(8 * n).chain([end]) {
+                        if PREFETCH {
+                            simd::prefetch_all(simd, &x[at..at + 8 * n], AHEAD);
+                        }
                         for (j, max) in max.iter_mut().enumerate() {
                             // In this order a NaN is passed over; the exponentials will find it.
                             *max = simd::load::<S, F>(simd, &x[at + j * n..]).max(*max);
@@ -49,7 +52,7 @@ pub(in crate::rows) fn largest<F: Element>(x: &[F]) -> F {
             },
         )
     }
-    dispatch!(simd::level(), s => kernel(s, x))
+    dispatch!(simd::level(), s => kernel::<_, F, PREFETCH>(s, x))
 }
 
 /// What a pass over a block does with its vectors.
