@@ -188,3 +188,28 @@ stored!(
         F::narrow_bf16(src, dst);
     }
 );
+
+/// Integers are read as numbers, rounded where they are beyond the digits of the type that is
+/// computed in.
+macro_rules! stored_integers {
+    ($($type:ty),*) => {$(
+        // SAFETY: a plain number; every bit pattern is one.
+        #[allow(unsafe_code, reason = "see Stored")]
+        unsafe impl Stored for $type {
+            #[inline(always)]
+            fn swap_bytes(self) -> Self {
+                <$type>::swap_bytes(self)
+            }
+            #[inline(always)]
+            fn to<F: Real>(self) -> F {
+                F::of(self as f64)
+            }
+            #[inline(always)]
+            fn rounded<F: Real>(x: F) -> Self {
+                x.wide() as $type
+            }
+        }
+    )*};
+}
+
+stored_integers!(i8, i16, i32, i64, u8, u16, u32, u64);

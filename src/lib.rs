@@ -7,6 +7,7 @@
 //! | `python` | the only code that knows PyO3 and NumPy (feature `python`) |
 //! | [`losses`] | one file a loss: its formula, what a row's summary becomes |
 //! | `rows` | the softmax family's engine: summarise, settle, emit, along or across |
+//! | `pointwise` | the sigmoid family's engine: value and derivatives of each element |
 //! | [`reduce`] | reductions, the census of targets, denominators |
 //! | [`pool`] | the one entrance to threads |
 //! | [`simd`] | vector mathematics, written once for every instruction set |
@@ -19,6 +20,7 @@
 pub mod error;
 pub mod float;
 pub mod losses;
+mod pointwise;
 pub mod pool;
 #[cfg(feature = "python")]
 mod python;

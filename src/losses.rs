@@ -1,27 +1,40 @@
 //! The losses, one file each: the formula, its derivation, its tests.
 
+pub mod binary_cross_entropy;
+pub mod binary_cross_entropy_with_logits;
 pub mod cross_entropy;
+pub mod multilabel_soft_margin_loss;
 pub mod nll_loss;
+pub mod sigmoid;
+pub mod sigmoid_focal_loss;
+pub mod soft_margin_loss;
 pub mod softmax;
 
 mod common;
+mod elements;
 
 #[cfg(feature = "python")]
 pub(crate) use common::show_shape;
 pub use common::{Inputs, Outputs};
+pub use elements::Elements;
 
 /// A loss as the Python interface names it.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
     /// In `crossent.functional`.
     pub function: &'static str,
-    /// In `crossent`.
-    pub class: &'static str,
+    /// In `crossent`, where torch has one.
+    pub class: Option<&'static str>,
 }
 
-/// Every loss. The Python tests walk this table: each line needs a function, a class, a stub, a
+/// Every loss. The Python tests walk this table: each line needs a function, its class, a stub, a
 /// section in docs/losses.md and a gradient test.
 pub const TABLE: &[Entry] = &[
-    Entry { function: "cross_entropy", class: "CrossEntropyLoss" },
-    Entry { function: "nll_loss", class: "NLLLoss" },
+    Entry { function: "cross_entropy", class: Some("CrossEntropyLoss") },
+    Entry { function: "nll_loss", class: Some("NLLLoss") },
+    Entry { function: "binary_cross_entropy", class: Some("BCELoss") },
+    Entry { function: "binary_cross_entropy_with_logits", class: Some("BCEWithLogitsLoss") },
+    Entry { function: "multilabel_soft_margin_loss", class: Some("MultiLabelSoftMarginLoss") },
+    Entry { function: "soft_margin_loss", class: Some("SoftMarginLoss") },
+    Entry { function: "sigmoid_focal_loss", class: None },
 ];

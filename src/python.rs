@@ -7,19 +7,18 @@ mod array;
 mod call;
 mod floor;
 
-use crate::losses::cross_entropy::{Options, cross_entropy as compute_cross_entropy};
-use crate::losses::nll_loss::nll_loss as compute_nll_loss;
-use crate::losses::{TABLE, softmax as distribution};
+use crate::error::Error;
+use crate::losses as compute;
+use crate::view::{View, ViewMut};
 use crate::{pool, simd};
 use array::{Array, class_axis};
-use call::{Derivatives, LossCall, detached, guarded, scalar};
+use call::{Derivatives, ElementCall, LossCall, detached, guarded, scalar};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 #[pyfunction]
 #[allow(clippy::too_many_arguments, reason = "the signature is torch's and ours")]
 fn cross_entropy<'py>(
-    py: Python<'py>,
     input: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
     weight: Option<&Bound<'py, PyAny>>,
@@ -34,10 +33,11 @@ fn cross_entropy<'py>(
     hess_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
-        let call = LossCall::new(py, input, target, weight, ignore_index, reduction, axis, true)?;
+        let call = LossCall::new(input, target, weight, ignore_index, reduction, axis, true)?;
         let derivatives = Derivatives { return_grad, grad_output, grad_out, return_hess, hess_out };
-        call.run(py, &derivatives, |inputs, outputs, interrupted| {
-            compute_cross_entropy(inputs, Options { label_smoothing }, outputs, interrupted)
+        call.run(&derivatives, |inputs, outputs, interrupted| {
+            let options = compute::cross_entropy::Options { label_smoothing };
+            compute::cross_entropy::cross_entropy(inputs, options, outputs, interrupted)
         })
     })
 }
@@ -45,7 +45,6 @@ fn cross_entropy<'py>(
 #[pyfunction]
 #[allow(clippy::too_many_arguments, reason = "the signature is torch's and ours")]
 fn nll_loss<'py>(
-    py: Python<'py>,
     input: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
     weight: Option<&Bound<'py, PyAny>>,
@@ -57,11 +56,162 @@ fn nll_loss<'py>(
     grad_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
-        let call = LossCall::new(py, input, target, weight, ignore_index, reduction, axis, false)?;
+        let call = LossCall::new(input, target, weight, ignore_index, reduction, axis, false)?;
         let derivatives =
             Derivatives { return_grad, grad_output, grad_out, return_hess: false, hess_out: None };
-        call.run(py, &derivatives, compute_nll_loss)
+        call.run(&derivatives, compute::nll_loss::nll_loss)
     })
+}
+
+#[pyfunction]
+#[allow(clippy::too_many_arguments, reason = "the signature is torch's and ours")]
+fn binary_cross_entropy<'py>(
+    input: &Bound<'py, PyAny>,
+    target: &Bound<'py, PyAny>,
+    weight: Option<&Bound<'py, PyAny>>,
+    reduction: &str,
+    return_grad: bool,
+    grad_output: Option<&Bound<'py, PyAny>>,
+    grad_out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    guarded(|| {
+        let call =
+            ElementCall::new(("input", input), ("target", target), [weight, None], reduction)?;
+        let derivatives =
+            Derivatives { return_grad, grad_output, grad_out, return_hess: false, hess_out: None };
+        call.run(&derivatives, compute::binary_cross_entropy::binary_cross_entropy)
+    })
+}
+
+#[pyfunction]
+#[allow(clippy::too_many_arguments, reason = "the signature is torch's and ours")]
+fn binary_cross_entropy_with_logits<'py>(
+    input: &Bound<'py, PyAny>,
+    target: &Bound<'py, PyAny>,
+    weight: Option<&Bound<'py, PyAny>>,
+    reduction: &str,
+    pos_weight: Option<&Bound<'py, PyAny>>,
+    return_grad: bool,
+    grad_output: Option<&Bound<'py, PyAny>>,
+    grad_out: Option<&Bound<'py, PyAny>>,
+    return_hess: bool,
+    hess_out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    guarded(|| {
+        let call = ElementCall::new(
+            ("input", input),
+            ("target", target),
+            [weight, pos_weight],
+            reduction,
+        )?;
+        let derivatives = Derivatives { return_grad, grad_output, grad_out, return_hess, hess_out };
+        call.run(
+            &derivatives,
+            compute::binary_cross_entropy_with_logits::binary_cross_entropy_with_logits,
+        )
+    })
+}
+
+#[pyfunction]
+#[allow(clippy::too_many_arguments, reason = "the signature is torch's and ours")]
+fn multilabel_soft_margin_loss<'py>(
+    input: &Bound<'py, PyAny>,
+    target: &Bound<'py, PyAny>,
+    weight: Option<&Bound<'py, PyAny>>,
+    reduction: &str,
+    return_grad: bool,
+    grad_output: Option<&Bound<'py, PyAny>>,
+    grad_out: Option<&Bound<'py, PyAny>>,
+    return_hess: bool,
+    hess_out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    guarded(|| {
+        let call =
+            ElementCall::new(("input", input), ("target", target), [weight, None], reduction)?
+                .by_rows()?;
+        let derivatives = Derivatives { return_grad, grad_output, grad_out, return_hess, hess_out };
+        call.run(&derivatives, compute::multilabel_soft_margin_loss::multilabel_soft_margin_loss)
+    })
+}
+
+#[pyfunction]
+#[allow(clippy::too_many_arguments, reason = "the signature is torch's and ours")]
+fn soft_margin_loss<'py>(
+    input: &Bound<'py, PyAny>,
+    target: &Bound<'py, PyAny>,
+    reduction: &str,
+    return_grad: bool,
+    grad_output: Option<&Bound<'py, PyAny>>,
+    grad_out: Option<&Bound<'py, PyAny>>,
+    return_hess: bool,
+    hess_out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    guarded(|| {
+        let call = ElementCall::new(("input", input), ("target", target), [None, None], reduction)?;
+        let derivatives = Derivatives { return_grad, grad_output, grad_out, return_hess, hess_out };
+        call.run(&derivatives, compute::soft_margin_loss::soft_margin_loss)
+    })
+}
+
+#[pyfunction]
+#[allow(clippy::too_many_arguments, reason = "the signature is torchvision's and ours")]
+fn sigmoid_focal_loss<'py>(
+    inputs: &Bound<'py, PyAny>,
+    targets: &Bound<'py, PyAny>,
+    alpha: f64,
+    gamma: f64,
+    reduction: &str,
+    return_grad: bool,
+    grad_output: Option<&Bound<'py, PyAny>>,
+    grad_out: Option<&Bound<'py, PyAny>>,
+    return_hess: bool,
+    hess_out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    guarded(|| {
+        let call =
+            ElementCall::new(("inputs", inputs), ("targets", targets), [None, None], reduction)?;
+        let derivatives = Derivatives { return_grad, grad_output, grad_out, return_hess, hess_out };
+        let options = compute::sigmoid_focal_loss::Options { alpha, gamma };
+        call.run(&derivatives, |inputs, outputs, interrupted| {
+            compute::sigmoid_focal_loss::sigmoid_focal_loss(inputs, options, outputs, interrupted)
+        })
+    })
+}
+
+/// A map of each element, into `out` where it is given.
+fn mapped<'py>(
+    py: Python<'py>,
+    input: &Bound<'py, PyAny>,
+    out: Option<&Bound<'py, PyAny>>,
+    map: impl FnOnce(View<'_>, ViewMut<'_>, &dyn Fn() -> bool) -> Result<(), Error> + Send,
+) -> PyResult<Bound<'py, PyAny>> {
+    guarded(|| {
+        let input = Array::floats("input", input)?;
+        let given = out;
+        let out = input.output_like("out", given)?;
+        out.refuse_overlap("out", &[("input", &input)], true)?;
+        let (view, to) = (input.view()?, out.view_mut()?);
+        detached(py, |interrupted| map(view, to, interrupted))?;
+        Ok(given.cloned().unwrap_or_else(|| out.into_any()))
+    })
+}
+
+#[pyfunction]
+fn sigmoid<'py>(
+    py: Python<'py>,
+    input: &Bound<'py, PyAny>,
+    out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    mapped(py, input, out, compute::sigmoid::sigmoid)
+}
+
+#[pyfunction]
+fn logsigmoid<'py>(
+    py: Python<'py>,
+    input: &Bound<'py, PyAny>,
+    out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    mapped(py, input, out, compute::sigmoid::logsigmoid)
 }
 
 /// Softmax or its logarithm, by `log`.
@@ -72,21 +222,13 @@ fn normalised<'py>(
     out: Option<&Bound<'py, PyAny>>,
     log: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
-    guarded(|| {
-        let input = Array::floats("input", input)?;
-        let axis = class_axis(&input, Some(axis), "axis")?;
-        let given = out;
-        let out = input.output_like("out", given)?;
-        out.refuse_overlap("out", &[("input", &input)], true)?;
-        let (view, to) = (input.view()?, out.view_mut()?);
-        detached(py, |interrupted| {
-            if log {
-                distribution::log_softmax(view, axis, to, interrupted)
-            } else {
-                distribution::softmax(view, axis, to, interrupted)
-            }
-        })?;
-        Ok(given.cloned().unwrap_or_else(|| out.into_any()))
+    mapped(py, input, out, |input, out, interrupted| {
+        let axis = class_axis(input.shape(), Some(axis), "axis")?;
+        if log {
+            compute::softmax::log_softmax(input, axis, out, interrupted)
+        } else {
+            compute::softmax::softmax(input, axis, out, interrupted)
+        }
     })
 }
 
@@ -119,12 +261,12 @@ fn logsumexp<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
         let input = Array::floats("input", input)?;
-        let axis = class_axis(&input, Some(axis), "axis")?;
+        let axis = class_axis(input.shape(), Some(axis), "axis")?;
         let mut shape = input.shape().to_vec();
         shape.remove(axis);
         let out = input.losses(&shape)?;
         let (view, to) = (input.view()?, out.view_mut()?);
-        detached(py, |interrupted| distribution::logsumexp(view, axis, to, interrupted))?;
+        detached(py, |interrupted| compute::softmax::logsumexp(view, axis, to, interrupted))?;
         if keepdims {
             shape.insert(axis, 1);
             return out.into_any().call_method1("reshape", (shape,));
@@ -133,10 +275,10 @@ fn logsumexp<'py>(
     })
 }
 
-/// The losses: pairs of the names of a function and of a class.
+/// The losses: pairs of the names of a function and of its class.
 #[pyfunction]
-fn losses() -> Vec<(&'static str, &'static str)> {
-    TABLE.iter().map(|entry| (entry.function, entry.class)).collect()
+fn losses() -> Vec<(&'static str, Option<&'static str>)> {
+    compute::TABLE.iter().map(|entry| (entry.function, entry.class)).collect()
 }
 
 /// Set how many threads a call may use, the calling one included.
@@ -207,6 +349,13 @@ fn core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     for function in [
         wrap_pyfunction!(cross_entropy, module)?,
         wrap_pyfunction!(nll_loss, module)?,
+        wrap_pyfunction!(binary_cross_entropy, module)?,
+        wrap_pyfunction!(binary_cross_entropy_with_logits, module)?,
+        wrap_pyfunction!(multilabel_soft_margin_loss, module)?,
+        wrap_pyfunction!(soft_margin_loss, module)?,
+        wrap_pyfunction!(sigmoid_focal_loss, module)?,
+        wrap_pyfunction!(sigmoid, module)?,
+        wrap_pyfunction!(logsigmoid, module)?,
         wrap_pyfunction!(softmax, module)?,
         wrap_pyfunction!(log_softmax, module)?,
         wrap_pyfunction!(logsumexp, module)?,

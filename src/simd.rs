@@ -9,6 +9,7 @@
 
 pub(crate) mod exp;
 pub(crate) mod log1p;
+pub(crate) mod logistic;
 pub(crate) mod sum;
 
 pub(crate) use fearless_simd::prelude::*;
@@ -140,6 +141,12 @@ pub trait Element: Real + SimdFloatElement {
         x: Self::Lanes<S>,
         floor: Self::Lanes<S>,
     ) -> Self::Lanes<S>;
+    /// `1 / v`, as good as exact to this type.
+    fn reciprocal<S: Isa>(simd: S, v: S::f64s) -> S::f64s;
+    /// As many numbers as `f64` lanes hold, widened.
+    fn load_f64s<S: Isa>(simd: S, src: &[Self]) -> S::f64s;
+    /// The reverse of [`Self::load_f64s`].
+    fn store_f64s<S: Isa>(simd: S, v: S::f64s, dst: &mut [Self]);
     /// Widens each lane, in order.
     fn store_wide<S: Isa>(v: Self::Lanes<S>, dst: &mut [f64]);
     /// Narrows a vector's lanes, in order.
@@ -172,6 +179,18 @@ impl Element for f32 {
     #[inline(always)]
     fn unless_below<S: Isa>(simd: S, v: S::f32s, x: S::f32s, floor: S::f32s) -> S::f32s {
         simd.unless_below_f32(v, x, floor)
+    }
+    #[inline(always)]
+    fn reciprocal<S: Isa>(simd: S, v: S::f64s) -> S::f64s {
+        simd.short_reciprocal_f64(v)
+    }
+    #[inline(always)]
+    fn load_f64s<S: Isa>(simd: S, src: &[f32]) -> S::f64s {
+        simd.load_f64s_f32(&src[..S::f64s::LEN])
+    }
+    #[inline(always)]
+    fn store_f64s<S: Isa>(simd: S, v: S::f64s, dst: &mut [f32]) {
+        simd.store_f64s_f32(v, &mut dst[..S::f64s::LEN]);
     }
     #[inline(always)]
     fn store_wide<S: Isa>(v: S::f32s, dst: &mut [f64]) {
@@ -220,6 +239,18 @@ impl Element for f64 {
         simd.unless_below_f64(v, x, floor)
     }
     #[inline(always)]
+    fn reciprocal<S: Isa>(simd: S, v: S::f64s) -> S::f64s {
+        splat::<S, f64>(simd, 1.0) / v
+    }
+    #[inline(always)]
+    fn load_f64s<S: Isa>(simd: S, src: &[f64]) -> S::f64s {
+        load::<S, f64>(simd, src)
+    }
+    #[inline(always)]
+    fn store_f64s<S: Isa>(_: S, v: S::f64s, dst: &mut [f64]) {
+        store::<S, f64>(v, dst);
+    }
+    #[inline(always)]
     fn store_wide<S: Isa>(v: S::f64s, dst: &mut [f64]) {
         store::<S, f64>(v, dst);
     }
@@ -249,6 +280,9 @@ pub trait Isa: Simd {
     /// The same of [`Self::exp2_f64`].
     const STEPS_F64: usize = 1;
 
+    /// Whether a multiply-add rounds once.
+    const FUSED: bool = cfg!(target_arch = "aarch64");
+
     /// `c 2^(n / STEPS - bias)` for the integer `n >= STEPS` in the lowest bits of each lane, as
     /// adding `exp::Constants`'s `round` leaves it; `c` is that of the table, or 1 without one.
     #[inline(always)]
@@ -269,6 +303,23 @@ pub trait Isa: Simd {
     #[inline(always)]
     fn unless_below_f64(self, v: Self::f64s, x: Self::f64s, floor: Self::f64s) -> Self::f64s {
         x.simd_lt(floor).select(splat::<Self, f64>(self, 0.0), v)
+    }
+    /// `1 / v` to 2^-27 of itself.
+    #[inline(always)]
+    fn short_reciprocal_f64(self, v: Self::f64s) -> Self::f64s {
+        splat::<Self, f64>(self, 1.0) / v
+    }
+    /// See [`Element::load_f64s`].
+    #[inline(always)]
+    fn load_f64s_f32(self, src: &[f32]) -> Self::f64s {
+        Self::f64s::from_fn(self, |i: usize| f64::from(src[i]))
+    }
+    /// See [`Element::store_f64s`].
+    #[inline(always)]
+    fn store_f64s_f32(self, v: Self::f64s, dst: &mut [f32]) {
+        for (d, s) in dst.iter_mut().zip(v.as_slice()) {
+            *d = *s as f32;
+        }
     }
     /// See [`Element::load_partial`].
     #[inline(always)]
@@ -342,6 +393,7 @@ mod x86 {
     }
 
     impl Isa for Avx512 {
+        const FUSED: bool = true;
         const STEPS_F32: usize = 16;
         const STEPS_F64: usize = 8;
 
@@ -383,6 +435,26 @@ mod x86 {
                 _mm512_maskz_mov_pd(kept, v.into())
             }
             .simd_into(self)
+        }
+        #[inline(always)]
+        fn short_reciprocal_f64(self, v: Self::f64s) -> Self::f64s {
+            // SAFETY: the token proves AVX-512.
+            let r: Self::f64s = unsafe { _mm512_rcp14_pd(v.into()) }.simd_into(self);
+            // Newton's step squares the error, 2^-14.
+            let short = (-v).mul_add(r, splat::<Self, f64>(self, 1.0));
+            short.mul_add(r, r)
+        }
+        #[inline(always)]
+        fn load_f64s_f32(self, src: &[f32]) -> Self::f64s {
+            assert!(src.len() == 8);
+            // SAFETY: eight numbers are there; the token proves AVX-512.
+            unsafe { _mm512_cvtps_pd(_mm256_loadu_ps(src.as_ptr())) }.simd_into(self)
+        }
+        #[inline(always)]
+        fn store_f64s_f32(self, v: Self::f64s, dst: &mut [f32]) {
+            assert!(dst.len() == 8);
+            // SAFETY: there is room for eight numbers; the token proves AVX-512.
+            unsafe { _mm256_storeu_ps(dst.as_mut_ptr(), _mm512_cvtpd_ps(v.into())) }
         }
         #[inline(always)]
         fn load_partial_f32(self, src: &[f32], fill: f32) -> Self::f32s {
@@ -443,6 +515,7 @@ mod x86 {
     }
 
     impl Isa for Avx2 {
+        const FUSED: bool = true;
         const STEPS_F32: usize = 8;
 
         #[inline(always)]
@@ -454,6 +527,18 @@ mod x86 {
             let part: Self::u32s =
                 unsafe { _mm256_permutevar8x32_epi32(table.into(), t.into()) }.simd_into(self);
             (part + (t << 20)).bitcast()
+        }
+        #[inline(always)]
+        fn load_f64s_f32(self, src: &[f32]) -> Self::f64s {
+            assert!(src.len() == 4);
+            // SAFETY: four numbers are there; the token proves AVX.
+            unsafe { _mm256_cvtps_pd(_mm_loadu_ps(src.as_ptr())) }.simd_into(self)
+        }
+        #[inline(always)]
+        fn store_f64s_f32(self, v: Self::f64s, dst: &mut [f32]) {
+            assert!(dst.len() == 4);
+            // SAFETY: there is room for four numbers; the token proves AVX.
+            unsafe { _mm_storeu_ps(dst.as_mut_ptr(), _mm256_cvtpd_ps(v.into())) }
         }
         #[inline(always)]
         fn load_partial_f32(self, src: &[f32], fill: f32) -> Self::f32s {
@@ -532,6 +617,53 @@ pub(crate) fn prefetch_all<S: Isa, F>(simd: S, src: &[F], ahead: usize) {
     for line in src.chunks(64 / size_of::<F>()) {
         simd.prefetch(line, ahead);
     }
+}
+
+/// What the rounding of a product took from it: `a b - product`, exactly. Without fused arithmetic by
+/// Veltkamp's splitting and Dekker's product (Numerische Mathematik 18, 1971); NaN where that
+/// overflows.
+#[inline(always)]
+pub(crate) fn lost<S: Isa>(simd: S, a: S::f64s, b: S::f64s, product: S::f64s) -> S::f64s {
+    if S::FUSED {
+        return a.mul_add(b, -product);
+    }
+    let factor = splat::<S, f64>(simd, 134_217_729.0);
+    let (far_a, far_b) = (a * factor, b * factor);
+    let (high_a, high_b) = (far_a - (far_a - a), far_b - (far_b - b));
+    let (a, a_low, b, b_low) = (high_a, a - high_a, high_b, b - high_b);
+    ((a * b - product) + a * b_low + a_low * b) + a_low * b_low
+}
+
+/// Copies past the caches.
+pub(crate) fn stream_slice<F: Element>(from: &[F], to: &mut [F]) {
+    #[inline(never)]
+    fn kernel<S: Isa, F: Element>(simd: S, from: &[F], to: &mut [F]) {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let n = lanes::<S, F>();
+                // Streaming stores need whole, aligned vectors.
+                let misaligned = to.as_ptr().addr() / size_of::<F>() % n;
+                let head = ((n - misaligned) % n).min(to.len());
+                let (from_head, from) = from.split_at(head);
+                let (to_head, to) = to.split_at_mut(head);
+                to_head.copy_from_slice(from_head);
+                let mut whole = to.chunks_exact_mut(n);
+                for (to, from) in (&mut whole).zip(from.chunks_exact(n)) {
+                    F::stream(simd, load::<S, F>(simd, from), to);
+                }
+                let tail = whole.into_remainder();
+                tail.copy_from_slice(&from[from.len() - tail.len()..]);
+            },
+        );
+    }
+    assert_eq!(from.len(), to.len());
+    dispatch!(level(), s => kernel(s, from, to));
+}
+
+/// Orders streamed writes before whatever publishes them.
+pub(crate) fn fence() {
+    dispatch!(level(), s => s.fence());
 }
 
 /// `v` in every lane.

@@ -123,6 +123,33 @@ impl<'a> View<'a> {
         self.data == other.data && self.format == other.format && steps(self) == steps(other)
     }
 
+    /// The view repeated along axes that it lacks or has once, to `shape`; `None` where that does
+    /// not fit.
+    pub fn broadcast(&self, shape: &[usize]) -> Option<Self> {
+        let missing = shape.len().checked_sub(self.shape.len())?;
+        let mut strides = vec![0; shape.len()];
+        for (a, (&n, &stride)) in self.shape.iter().zip(&self.strides).enumerate() {
+            match shape[missing + a] {
+                m if m == n => strides[missing + a] = stride,
+                _ if n == 1 => {}
+                _ => return None,
+            }
+        }
+        Some(Self { shape: shape.to_vec(), strides, ..self.clone() })
+    }
+
+    /// The view repeated `n` times along a new axis.
+    ///
+    /// # Panics
+    /// Where there is no place for the axis.
+    #[must_use]
+    pub fn with_axis(&self, axis: usize, n: usize) -> Self {
+        let mut repeated = self.clone();
+        repeated.shape.insert(axis, n);
+        repeated.strides.insert(axis, 0);
+        repeated
+    }
+
     /// All elements in C order, as `F`.
     pub fn to_vec<F: Real>(&self) -> Vec<F> {
         let rows = Rows::new(self.clone(), None, &Order::c(self.shape.len()));

@@ -3,6 +3,7 @@
 usage: python battery.py. CROSSENT_SIMD chooses the instruction set; the last line names it.
 """
 
+import elements
 import numpy as np
 import reference
 from layouts import LAYOUTS, like
@@ -83,6 +84,33 @@ def blocks(rng, dtype):
     assert_within(got[1], want.grad, 2)
 
 
+def losses_of_elements(rng, dtype):
+    k = {"return_grad": True, "return_hess": True}
+    for n in (1, 7, 8, 9, 31, 1023, 1024, 1025, 3000):
+        for scale in (0.01, 1, 10, 60):
+            x = (rng.standard_normal((2, n)) * scale).astype(dtype)
+            for t in (rng.integers(0, 2, x.shape).astype(dtype), rng.random(x.shape).astype(dtype)):
+                got = F.binary_cross_entropy_with_logits(x, t, None, "none", **k)
+                assert_result(got, elements.bce_with_logits(x, t), "with logits")
+                got = F.multilabel_soft_margin_loss(x, t, None, "none", **k)
+                want = elements.by_rows(elements.bce_with_logits(x, t), "none")
+                assert_result(got, want, "multilabel")
+                p = F.sigmoid(x)
+                loss, grad = F.binary_cross_entropy(p, t, None, "none", return_grad=True)
+                want = elements.bce(p, t)
+                assert_within(loss, want.loss, reference.LOSS_BAR[loss.dtype.name])
+                assert_within(grad, want.grad, reference.GRAD_BAR[grad.dtype.name])
+            got = F.soft_margin_loss(x, 2 * t - 1, "none", **k)
+            assert_result(got, elements.soft_margin(x, 2 * t - 1), "soft margin")
+            loss, grad = F.sigmoid_focal_loss(x, t.round(), return_grad=True)
+            want = elements.focal(x, t.round())
+            assert_within(loss, want.loss, 5)
+            assert_within(grad, want.grad, 10, want.scale)
+            wide = x.astype(np.float64).astype(np.longdouble)
+            assert_within(F.sigmoid(x), elements.sigmoid(wide), 3)
+            assert_within(F.logsigmoid(x), elements.logsigmoid(wide), 3)
+
+
 def main():
     rng = np.random.default_rng(7)
     for dtype in FLOATS:
@@ -91,6 +119,7 @@ def main():
         edges(dtype)
         layouts(rng, dtype)
         blocks(rng, dtype)
+        losses_of_elements(rng, dtype)
     print(crossent.simd_level())
 
 

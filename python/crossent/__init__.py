@@ -7,25 +7,50 @@ exact to a few units in the last place and run at the speed of memory, without a
 from crossent import functional
 from crossent._core import __version__, get_num_threads, set_num_threads, simd_level
 from crossent.functional import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
     cross_entropy,
     log_softmax,
+    logsigmoid,
     logsumexp,
+    multilabel_soft_margin_loss,
     nll_loss,
+    sigmoid,
+    sigmoid_focal_loss,
+    soft_margin_loss,
     softmax,
 )
-from crossent.modules import CrossEntropyLoss, NLLLoss
+from crossent.modules import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    MultiLabelSoftMarginLoss,
+    NLLLoss,
+    SoftMarginLoss,
+)
 
 __all__ = [
+    "BCELoss",
+    "BCEWithLogitsLoss",
     "CrossEntropyLoss",
+    "MultiLabelSoftMarginLoss",
     "NLLLoss",
+    "SoftMarginLoss",
     "__version__",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
     "cross_entropy",
     "functional",
     "get_num_threads",
     "log_softmax",
+    "logsigmoid",
     "logsumexp",
+    "multilabel_soft_margin_loss",
     "nll_loss",
     "set_num_threads",
+    "sigmoid",
+    "sigmoid_focal_loss",
     "simd_level",
+    "soft_margin_loss",
     "softmax",
 ]

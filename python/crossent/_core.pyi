@@ -6,14 +6,21 @@ __all__ = [
     "__version__",
     "_copy_floor",
     "_read_floor",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
     "cross_entropy",
     "get_num_threads",
     "log_softmax",
+    "logsigmoid",
     "logsumexp",
     "losses",
+    "multilabel_soft_margin_loss",
     "nll_loss",
     "set_num_threads",
+    "sigmoid",
+    "sigmoid_focal_loss",
     "simd_level",
+    "soft_margin_loss",
     "softmax",
 ]
 
@@ -44,10 +51,66 @@ def nll_loss(
     grad_output: ArrayLike | None,
     grad_out: NDArray[Any] | None,
 ) -> Any: ...
+def binary_cross_entropy(
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None,
+    reduction: str,
+    return_grad: bool,
+    grad_output: ArrayLike | None,
+    grad_out: NDArray[Any] | None,
+) -> Any: ...
+def binary_cross_entropy_with_logits(
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None,
+    reduction: str,
+    pos_weight: ArrayLike | None,
+    return_grad: bool,
+    grad_output: ArrayLike | None,
+    grad_out: NDArray[Any] | None,
+    return_hess: bool,
+    hess_out: NDArray[Any] | None,
+) -> Any: ...
+def sigmoid_focal_loss(
+    inputs: ArrayLike,
+    targets: ArrayLike,
+    alpha: float,
+    gamma: float,
+    reduction: str,
+    return_grad: bool,
+    grad_output: ArrayLike | None,
+    grad_out: NDArray[Any] | None,
+    return_hess: bool,
+    hess_out: NDArray[Any] | None,
+) -> Any: ...
+def multilabel_soft_margin_loss(
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None,
+    reduction: str,
+    return_grad: bool,
+    grad_output: ArrayLike | None,
+    grad_out: NDArray[Any] | None,
+    return_hess: bool,
+    hess_out: NDArray[Any] | None,
+) -> Any: ...
+def soft_margin_loss(
+    input: ArrayLike,
+    target: ArrayLike,
+    reduction: str,
+    return_grad: bool,
+    grad_output: ArrayLike | None,
+    grad_out: NDArray[Any] | None,
+    return_hess: bool,
+    hess_out: NDArray[Any] | None,
+) -> Any: ...
+def sigmoid(input: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]: ...
+def logsigmoid(input: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]: ...
 def softmax(input: ArrayLike, axis: int, out: NDArray[Any] | None) -> NDArray[Any]: ...
 def log_softmax(input: ArrayLike, axis: int, out: NDArray[Any] | None) -> NDArray[Any]: ...
 def logsumexp(input: ArrayLike, axis: int, keepdims: bool) -> Any: ...
-def losses() -> list[tuple[str, str]]: ...
+def losses() -> list[tuple[str, str | None]]: ...
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
 def simd_level() -> str: ...

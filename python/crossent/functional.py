@@ -13,7 +13,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from crossent import _core
 
-__all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
+__all__ = [
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "log_softmax",
+    "logsigmoid",
+    "logsumexp",
+    "multilabel_soft_margin_loss",
+    "nll_loss",
+    "sigmoid",
+    "sigmoid_focal_loss",
+    "soft_margin_loss",
+    "softmax",
+]
 
 
 def cross_entropy(
@@ -181,6 +194,435 @@ def nll_loss(
         grad_output,
         grad_out,
     )
+
+
+def binary_cross_entropy(
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    reduction: str = "mean",
+    *,
+    return_grad: bool = False,
+    grad_output: ArrayLike | None = None,
+    grad_out: NDArray[Any] | None = None,
+) -> Any:
+    r"""Binary cross-entropy between targets and probabilities.
+
+    For each probability $p$ and target $t$ with weight $w$,
+
+    $$\ell = -w \bigl(t \log p + (1 - t) \log(1 - p)\bigr), \qquad
+      \frac{\partial \ell}{\partial p} = w \frac{p - t}{p (1 - p)}$$
+
+    with torch's clamps: a logarithm is at least -100, the gradient's denominator at least 1e-12.
+    For `sigmoid(logits)` take `binary_cross_entropy_with_logits`, which needs no clamps: a
+    probability near 1 has lost what a logit still knows.
+
+    Arguments:
+        input: Probabilities, in [0, 1]; a NaN gives NaN.
+        target: Targets, commonly 0 or 1 or between, of any float or integer type.
+        weight: A weight an element, of a shape that broadcasts to the input's.
+        reduction: `'mean'`, `'sum'` or `'none'`. The mean divides by the number of elements.
+        return_grad: Also return the gradient with respect to `input`.
+        grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
+        grad_out: The array that the gradient is written to, of the input's shape and type, of any
+            strides; it may be `input` itself. Implies `return_grad`.
+
+    Shape:
+        - input, target: any, the same.
+        - loss: a number, or for `'none'` input's shape.
+
+    Returns:
+        The loss, or `(loss, grad)`. The loss is float32 for 16-bit input, otherwise of the input's
+        type, in nats, within 2 ulp (float32) or 3 (float64) of the real number; gradients have the
+        input's type and are within 6 or 8 ulp.
+
+    Errors:
+        TypeError: `input` is not of a float type; `target` is bool; a masked array.
+        ValueError: shapes do not fit; `reduction` is not one; `grad_out` is read-only, overlaps
+            itself, or overlaps another argument without being `input`.
+            An input is outside of [0, 1]: where `grad_out` is `input`, nothing was written.
+
+    Example:
+        >>> import numpy as np
+        >>> import crossent.functional as F
+        >>> F.binary_cross_entropy(np.array([0.25, 1e-20]), [0, 0], reduction="none")
+        array([2.87682072e-01, 1.00000000e-20])
+        >>> F.binary_cross_entropy(np.array([0.5]), [1], return_grad=True)
+        (np.float64(0.6931471805599453), array([-2.]))
+
+    Reference:
+        `torch.nn.functional.binary_cross_entropy`, whose meaning this follows.
+    """
+    return _core.binary_cross_entropy(
+        input,
+        target,
+        weight,
+        reduction,
+        return_grad,
+        grad_output,
+        grad_out,
+    )
+
+
+def binary_cross_entropy_with_logits(
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    reduction: str = "mean",
+    pos_weight: ArrayLike | None = None,
+    *,
+    return_grad: bool = False,
+    grad_output: ArrayLike | None = None,
+    grad_out: NDArray[Any] | None = None,
+    return_hess: bool = False,
+    hess_out: NDArray[Any] | None = None,
+) -> Any:
+    r"""Binary cross-entropy between targets and the sigmoid of logits.
+
+    For each logit $x$ and target $t$ with weight $w$ and the positive answer's weight $v$,
+
+    $$\ell = -w \bigl(v\,t \log \sigma(x) + (1 - t) \log \sigma(-x)\bigr)$$
+
+    $$\frac{\partial \ell}{\partial x} = w \bigl((1 - t)\, \sigma(x) - v\,t\, \sigma(-x)\bigr),
+      \qquad \frac{\partial^2 \ell}{\partial x^2} = w (v\,t + 1 - t)\, \sigma(x)\, \sigma(-x)$$
+
+    with $\sigma(x) = 1 / (1 + e^{-x})$. It is the negative log-likelihood of logistic regression.
+
+    Arguments:
+        input: Logits; any real numbers, infinite ones too.
+        target: Targets, commonly 0 or 1 or between, of any float or integer type.
+        weight: A weight an element, of a shape that broadcasts to the input's.
+        reduction: `'mean'`, `'sum'` or `'none'`. The mean divides by the number of elements.
+        pos_weight: A weight of the positive answer, of a shape that broadcasts to the input's:
+            one a class is common.
+        return_grad: Also return the gradient with respect to `input`.
+        grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
+        grad_out: The array that the gradient is written to, of the input's shape and type, of any
+            strides; it may be `input` itself. Implies `return_grad`.
+        return_hess: Also return the diagonal of the Hessian, times `grad_output`.
+        hess_out: The array that the Hessian's diagonal is written to. Implies `return_hess`.
+
+    Shape:
+        - input, target: any, the same.
+        - loss: a number, or for `'none'` input's shape.
+
+    Returns:
+        The loss; `(loss, grad)` with a gradient; `(loss, grad, hess)` with both; `(loss, hess)`.
+        The loss is float32 for 16-bit input, otherwise of the input's type, in nats, within 2 ulp
+        (float32) or 3 (float64) of the real number; gradients have the input's type and are within
+        6 or 8 ulp, of the larger of their two terms where those cancel. A weight of 0 on an
+        infinite loss counts nothing.
+
+    Errors:
+        TypeError: `input` is not of a float type; `target` is bool; a masked array.
+        ValueError: shapes do not fit; `reduction` is not one; `grad_out` is read-only, overlaps
+            itself, or overlaps another argument without being `input`.
+
+    Example:
+        >>> import numpy as np
+        >>> import crossent.functional as F
+        >>> logits = np.array([40.0, -np.inf], dtype=np.float32)
+        >>> F.binary_cross_entropy_with_logits(logits, [1, 0], reduction="none")
+        array([4.248354e-18, 0.000000e+00], dtype=float32)
+        >>> F.binary_cross_entropy_with_logits(np.zeros(1), [1], return_grad=True)
+        (np.float64(0.6931471805599453), array([-0.5]))
+
+    Reference:
+        `torch.nn.functional.binary_cross_entropy_with_logits`, whose meaning this follows.
+    """
+    return _core.binary_cross_entropy_with_logits(
+        input,
+        target,
+        weight,
+        reduction,
+        pos_weight,
+        return_grad,
+        grad_output,
+        grad_out,
+        return_hess,
+        hess_out,
+    )
+
+
+def sigmoid_focal_loss(
+    inputs: ArrayLike,
+    targets: ArrayLike,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    reduction: str = "none",
+    *,
+    return_grad: bool = False,
+    grad_output: ArrayLike | None = None,
+    grad_out: NDArray[Any] | None = None,
+    return_hess: bool = False,
+    hess_out: NDArray[Any] | None = None,
+) -> Any:
+    r"""Focal loss of logits: binary cross-entropy that counts what is already decided for less.
+
+    For each logit $x$ and target $t$, with the cross-entropy $c$ and the probability $m$ of being
+    wrong,
+
+    $$\ell = b\, m^\gamma c, \qquad m = t\, \sigma(-x) + (1 - t)\, \sigma(x), \qquad
+      b = \alpha t + (1 - \alpha)(1 - t)$$
+
+    $$\frac{\partial \ell}{\partial x} = b\, m^\gamma \Bigl(c' + \gamma \frac{m'}{m} c\Bigr)$$
+
+    At $\gamma = 0$ without a balance it is the binary cross-entropy, bit for bit.
+
+    Arguments:
+        inputs: Logits; any real numbers, infinite ones too.
+        targets: Targets, commonly 0 or 1, of any float or integer type.
+        alpha: The balance $\alpha$ of a positive target, in [0, 1]; below 0, no balance ($b = 1$).
+        gamma: The power $\gamma$, at least 0; 0 is no focus.
+        reduction: `'none'`, `'mean'` or `'sum'`. The mean divides by the number of elements.
+        return_grad: Also return the gradient with respect to `inputs`.
+        grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
+        grad_out: The array that the gradient is written to, of the input's shape and type, of any
+            strides; it may be `inputs` itself. Implies `return_grad`.
+        return_hess: Also return the diagonal of the Hessian, times `grad_output`.
+        hess_out: The array that the Hessian's diagonal is written to. Implies `return_hess`.
+
+    Shape:
+        - inputs, targets: any, the same.
+        - loss: a number, or for `'none'` the shape of `inputs`.
+
+    Returns:
+        The loss; `(loss, grad)` with a gradient; `(loss, grad, hess)` with both; `(loss, hess)`.
+        The loss is float32 for 16-bit input, otherwise of the input's type, in nats. In float32 it
+        is within 2 ulp of the real number, and gradients are within 6. In float64 a power costs
+        more: within 3 + gamma ulp for targets of 0 and 1, within 8 (1 + gamma) for others, and
+        gradients within twice that. Gradients are finite at any logit and any gamma; an error of
+        theirs is one of the larger of their two terms where those cancel.
+
+    Errors:
+        TypeError: `inputs` is not of a float type; `targets` is bool; a masked array.
+        ValueError: shapes do not fit; `reduction` is not one; `grad_out` is read-only, overlaps
+            itself, or overlaps another argument without being `inputs`.
+            `alpha` or `gamma` is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> import crossent.functional as F
+        >>> F.sigmoid_focal_loss(np.array([0.0, 100.0]), [1, 1], alpha=-1)
+        array([1.73286795e-001, 5.14820022e-131])
+
+    Reference:
+        Lin, Goyal, Girshick, He and Dollar, "Focal loss for dense object detection" (2017);
+        `torchvision.ops.sigmoid_focal_loss`, whose meaning this follows.
+    """
+    return _core.sigmoid_focal_loss(
+        inputs,
+        targets,
+        alpha,
+        gamma,
+        reduction,
+        return_grad,
+        grad_output,
+        grad_out,
+        return_hess,
+        hess_out,
+    )
+
+
+def multilabel_soft_margin_loss(
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    reduction: str = "mean",
+    *,
+    return_grad: bool = False,
+    grad_output: ArrayLike | None = None,
+    grad_out: NDArray[Any] | None = None,
+    return_hess: bool = False,
+    hess_out: NDArray[Any] | None = None,
+) -> Any:
+    r"""Multi-label soft margin loss: binary cross-entropy with logits, averaged over classes.
+
+    For a row of $C$ logits $x$ and targets $t$ with class weights $w$,
+
+    $$\ell = -\frac{1}{C} \sum_c w_c \bigl(t_c \log \sigma(x_c) + (1 - t_c) \log \sigma(-x_c)\bigr),
+      \qquad \frac{\partial \ell}{\partial x_c} = \frac{w_c}{C} \bigl(\sigma(x_c) - t_c\bigr)$$
+
+    Arguments:
+        input: Logits; the last axis holds the classes.
+        target: Targets, commonly 0 or 1 or between, of any float or integer type.
+        weight: One weight a class, or any shape that broadcasts to the input's.
+        reduction: `'mean'`, `'sum'` or `'none'`. The mean divides by the number of rows.
+        return_grad: Also return the gradient with respect to `input`.
+        grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
+        grad_out: The array that the gradient is written to, of the input's shape and type, of any
+            strides; it may be `input` itself. Implies `return_grad`.
+        return_hess: Also return the diagonal of the Hessian, times `grad_output`.
+        hess_out: The array that the Hessian's diagonal is written to. Implies `return_hess`.
+
+    Shape:
+        - input, target: (C), (N, C) or (N, ..., C), the same.
+        - loss: a number, or for `'none'` input's shape without C.
+
+    Returns:
+        The loss; `(loss, grad)` with a gradient; `(loss, grad, hess)` with both; `(loss, hess)`.
+        The loss is float32 for 16-bit input, otherwise of the input's type, in nats, within 2 ulp
+        (float32) or 3 (float64) of the real number; gradients have the input's type and are within
+        6 or 8 ulp, of the larger of their two terms where those cancel.
+
+    Errors:
+        TypeError: `input` is not of a float type; `target` is bool; a masked array.
+        ValueError: shapes do not fit; `reduction` is not one; `grad_out` is read-only, overlaps
+            itself, or overlaps another argument without being `input`.
+
+    Example:
+        >>> import numpy as np
+        >>> import crossent.functional as F
+        >>> F.multilabel_soft_margin_loss(np.zeros((2, 3)), np.eye(2, 3), reduction="none")
+        array([0.69314718, 0.69314718])
+
+    Reference:
+        `torch.nn.functional.multilabel_soft_margin_loss`, whose meaning this follows.
+    """
+    return _core.multilabel_soft_margin_loss(
+        input,
+        target,
+        weight,
+        reduction,
+        return_grad,
+        grad_output,
+        grad_out,
+        return_hess,
+        hess_out,
+    )
+
+
+def soft_margin_loss(
+    input: ArrayLike,
+    target: ArrayLike,
+    reduction: str = "mean",
+    *,
+    return_grad: bool = False,
+    grad_output: ArrayLike | None = None,
+    grad_out: NDArray[Any] | None = None,
+    return_hess: bool = False,
+    hess_out: NDArray[Any] | None = None,
+) -> Any:
+    r"""Soft margin loss: logistic regression with targets of -1 and 1.
+
+    For each score $x$ and target $t$,
+
+    $$\ell = \log(1 + e^{-t x}), \qquad \frac{\partial \ell}{\partial x} = -t\, \sigma(-t x), \qquad
+      \frac{\partial^2 \ell}{\partial x^2} = t^2 \sigma(t x)\, \sigma(-t x)$$
+
+    At $t = \pm 1$ it is `binary_cross_entropy_with_logits` of the targets 1 and 0.
+
+    Arguments:
+        input: Scores; any real numbers.
+        target: Targets, commonly -1 or 1, of any float or integer type.
+        reduction: `'mean'`, `'sum'` or `'none'`. The mean divides by the number of elements.
+        return_grad: Also return the gradient with respect to `input`.
+        grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
+        grad_out: The array that the gradient is written to, of the input's shape and type, of any
+            strides; it may be `input` itself. Implies `return_grad`.
+        return_hess: Also return the diagonal of the Hessian, times `grad_output`.
+        hess_out: The array that the Hessian's diagonal is written to. Implies `return_hess`.
+
+    Shape:
+        - input, target: any, the same.
+        - loss: a number, or for `'none'` input's shape.
+
+    Returns:
+        The loss; `(loss, grad)` with a gradient; `(loss, grad, hess)` with both; `(loss, hess)`.
+        The loss is float32 for 16-bit input, otherwise of the input's type, in nats, within 2 ulp
+        (float32) or 3 (float64) of the real number; gradients have the input's type and are within
+        6 or 8 ulp.
+
+    Errors:
+        TypeError: `input` is not of a float type; `target` is bool; a masked array.
+        ValueError: shapes do not fit; `reduction` is not one; `grad_out` is read-only, overlaps
+            itself, or overlaps another argument without being `input`.
+
+    Example:
+        >>> import numpy as np
+        >>> import crossent.functional as F
+        >>> F.soft_margin_loss(np.array([40.0, 40.0]), [1, -1], reduction="none")
+        array([4.24835426e-18, 4.00000000e+01])
+
+    Reference:
+        `torch.nn.functional.soft_margin_loss`, whose meaning this follows.
+    """
+    return _core.soft_margin_loss(
+        input,
+        target,
+        reduction,
+        return_grad,
+        grad_output,
+        grad_out,
+        return_hess,
+        hess_out,
+    )
+
+
+def sigmoid(input: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    r"""Sigmoid of logits.
+
+    $$\sigma(x) = \frac{1}{1 + e^{-x}}$$
+
+    Arguments:
+        input: Logits; any real numbers, infinite ones too.
+        out: The array that the result is written to, of the input's shape and type; it may be
+            `input` itself.
+
+    Shape:
+        - input, result: any, the same.
+
+    Returns:
+        The result, of the input's type, within 2 ulp (float32) or 3 (float64) of the real number.
+
+    Errors:
+        TypeError: `input` is not of a float type; a masked array.
+        ValueError: `out` does not fit, is read-only, overlaps itself, or overlaps `input` without
+            being it.
+
+    Example:
+        >>> import numpy as np
+        >>> import crossent.functional as F
+        >>> F.sigmoid(np.array([0.0, -800.0, np.inf], dtype=np.float32))
+        array([0.5, 0. , 1. ], dtype=float32)
+
+    Reference:
+        `torch.sigmoid`.
+    """
+    return _core.sigmoid(input, out)
+
+
+def logsigmoid(input: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    r"""Logarithm of the sigmoid of logits, without the detour.
+
+    $$\log \sigma(x) = \min(x, 0) - \log(1 + e^{-|x|})$$
+
+    Arguments:
+        input: Logits; any real numbers, infinite ones too.
+        out: The array that the result is written to, of the input's shape and type; it may be
+            `input` itself.
+
+    Shape:
+        - input, result: any, the same.
+
+    Returns:
+        The result, of the input's type, within 2 ulp (float32) or 3 (float64) of the real number.
+
+    Errors:
+        TypeError: `input` is not of a float type; a masked array.
+        ValueError: `out` does not fit, is read-only, overlaps itself, or overlaps `input` without
+            being it.
+
+    Example:
+        >>> import numpy as np
+        >>> import crossent.functional as F
+        >>> F.logsigmoid(np.array([-800.0, 0.0, 40.0]))
+        array([-8.00000000e+02, -6.93147181e-01, -4.24835426e-18])
+
+    Reference:
+        `torch.nn.functional.logsigmoid`.
+    """
+    return _core.logsigmoid(input, out)
 
 
 def softmax(input: ArrayLike, axis: int, *, out: NDArray[Any] | None = None) -> NDArray[Any]:

@@ -8,7 +8,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from crossent import functional
 
-__all__ = ["CrossEntropyLoss", "NLLLoss"]
+__all__ = [
+    "BCELoss",
+    "BCEWithLogitsLoss",
+    "CrossEntropyLoss",
+    "MultiLabelSoftMarginLoss",
+    "NLLLoss",
+    "SoftMarginLoss",
+]
 
 
 class CrossEntropyLoss:
@@ -167,3 +174,263 @@ class NLLLoss:
             f"NLLLoss(weight={self.weight!r}, ignore_index={self.ignore_index}, "
             f"reduction={self.reduction!r}, axis={self.axis})"
         )
+
+
+class BCELoss:
+    r"""Binary cross-entropy between targets and probabilities, as an object.
+
+    $$\ell = -w \bigl(t \log p + (1 - t) \log(1 - p)\bigr)$$
+
+    Calling it is `crossent.functional.binary_cross_entropy`
+    with the options held here; that function's documentation has the gradient and the numbers.
+
+    Arguments:
+        weight: A weight an element, of a shape that broadcasts to the input's.
+        reduction: `'mean'`, `'sum'` or `'none'`.
+
+    Shape:
+        - input, target: any, the same.
+        - loss: a number, or for `'none'` input's shape.
+
+    Errors:
+        As of `crossent.functional.binary_cross_entropy`, when called.
+
+    Example:
+        >>> import numpy as np
+        >>> from crossent import BCELoss
+        >>> BCELoss()(np.array([0.5, 0.5]), [0, 1]) / np.log(2)
+        np.float64(1.0)
+
+    Reference:
+        `torch.nn.BCELoss`, whose meaning this follows.
+    """
+
+    def __init__(
+        self,
+        weight: ArrayLike | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        self.weight = weight
+        self.reduction = reduction
+
+    def __call__(
+        self,
+        input: ArrayLike,
+        target: ArrayLike,
+        *,
+        return_grad: bool = False,
+        grad_output: ArrayLike | None = None,
+        grad_out: NDArray[Any] | None = None,
+    ) -> Any:
+        """Compute the loss, and on request its gradient."""
+        return functional.binary_cross_entropy(
+            input,
+            target,
+            self.weight,
+            self.reduction,
+            return_grad=return_grad,
+            grad_output=grad_output,
+            grad_out=grad_out,
+        )
+
+    def __repr__(self) -> str:
+        return f"BCELoss(weight={self.weight!r}, reduction={self.reduction!r})"
+
+
+class BCEWithLogitsLoss:
+    r"""Binary cross-entropy between targets and the sigmoid of logits, as an object.
+
+    $$\ell = -w \bigl(v\,t \log \sigma(x) + (1 - t) \log \sigma(-x)\bigr)$$
+
+    Calling it is `crossent.functional.binary_cross_entropy_with_logits`
+    with the options held here; that function's documentation has the gradient and the numbers.
+
+    Arguments:
+        weight: A weight an element, of a shape that broadcasts to the input's.
+        reduction: `'mean'`, `'sum'` or `'none'`.
+        pos_weight: A weight of the positive answer, of a shape that broadcasts to the input's.
+
+    Shape:
+        - input, target: any, the same.
+        - loss: a number, or for `'none'` input's shape.
+
+    Errors:
+        As of `crossent.functional.binary_cross_entropy_with_logits`, when called.
+
+    Example:
+        >>> import numpy as np
+        >>> from crossent import BCEWithLogitsLoss
+        >>> BCEWithLogitsLoss(pos_weight=[3.0])(np.zeros(1), [1]) / np.log(2)
+        np.float64(3.0)
+
+    Reference:
+        `torch.nn.BCEWithLogitsLoss`, whose meaning this follows.
+    """
+
+    def __init__(
+        self,
+        weight: ArrayLike | None = None,
+        reduction: str = "mean",
+        pos_weight: ArrayLike | None = None,
+    ) -> None:
+        self.weight = weight
+        self.reduction = reduction
+        self.pos_weight = pos_weight
+
+    def __call__(
+        self,
+        input: ArrayLike,
+        target: ArrayLike,
+        *,
+        return_grad: bool = False,
+        grad_output: ArrayLike | None = None,
+        grad_out: NDArray[Any] | None = None,
+        return_hess: bool = False,
+        hess_out: NDArray[Any] | None = None,
+    ) -> Any:
+        """Compute the loss, and on request its gradient and the Hessian's diagonal."""
+        return functional.binary_cross_entropy_with_logits(
+            input,
+            target,
+            self.weight,
+            self.reduction,
+            self.pos_weight,
+            return_grad=return_grad,
+            grad_output=grad_output,
+            grad_out=grad_out,
+            return_hess=return_hess,
+            hess_out=hess_out,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"BCEWithLogitsLoss(weight={self.weight!r}, reduction={self.reduction!r}, "
+            f"pos_weight={self.pos_weight!r})"
+        )
+
+
+class MultiLabelSoftMarginLoss:
+    r"""Binary cross-entropy with logits, averaged over the classes, as an object.
+
+    $$\ell = -\frac{1}{C} \sum_c w_c \bigl(t_c \log \sigma(x_c)
+      + (1 - t_c) \log \sigma(-x_c)\bigr)$$
+
+    Calling it is `crossent.functional.multilabel_soft_margin_loss`
+    with the options held here; that function's documentation has the gradient and the numbers.
+
+    Arguments:
+        weight: A weight an element, of a shape that broadcasts to the input's.
+        reduction: `'mean'`, `'sum'` or `'none'`.
+
+    Shape:
+        - input, target: (C), (N, C) or (N, ..., C), the same.
+        - loss: a number, or for `'none'` input's shape without C.
+
+    Errors:
+        As of `crossent.functional.multilabel_soft_margin_loss`, when called.
+
+    Example:
+        >>> import numpy as np
+        >>> from crossent import MultiLabelSoftMarginLoss
+        >>> MultiLabelSoftMarginLoss()(np.zeros((2, 3)), np.eye(2, 3)) / np.log(2)
+        np.float64(1.0)
+
+    Reference:
+        `torch.nn.MultiLabelSoftMarginLoss`, whose meaning this follows.
+    """
+
+    def __init__(
+        self,
+        weight: ArrayLike | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        self.weight = weight
+        self.reduction = reduction
+
+    def __call__(
+        self,
+        input: ArrayLike,
+        target: ArrayLike,
+        *,
+        return_grad: bool = False,
+        grad_output: ArrayLike | None = None,
+        grad_out: NDArray[Any] | None = None,
+        return_hess: bool = False,
+        hess_out: NDArray[Any] | None = None,
+    ) -> Any:
+        """Compute the loss, and on request its gradient and the Hessian's diagonal."""
+        return functional.multilabel_soft_margin_loss(
+            input,
+            target,
+            self.weight,
+            self.reduction,
+            return_grad=return_grad,
+            grad_output=grad_output,
+            grad_out=grad_out,
+            return_hess=return_hess,
+            hess_out=hess_out,
+        )
+
+    def __repr__(self) -> str:
+        return f"MultiLabelSoftMarginLoss(weight={self.weight!r}, reduction={self.reduction!r})"
+
+
+class SoftMarginLoss:
+    r"""Logistic regression with targets of -1 and 1, as an object.
+
+    $$\ell = \log(1 + e^{-t x})$$
+
+    Calling it is `crossent.functional.soft_margin_loss`
+    with the options held here; that function's documentation has the gradient and the numbers.
+
+    Arguments:
+        reduction: `'mean'`, `'sum'` or `'none'`.
+
+    Shape:
+        - input, target: any, the same.
+        - loss: a number, or for `'none'` input's shape.
+
+    Errors:
+        As of `crossent.functional.soft_margin_loss`, when called.
+
+    Example:
+        >>> import numpy as np
+        >>> from crossent import SoftMarginLoss
+        >>> SoftMarginLoss()(np.zeros(2), [-1, 1]) / np.log(2)
+        np.float64(1.0)
+
+    Reference:
+        `torch.nn.SoftMarginLoss`, whose meaning this follows.
+    """
+
+    def __init__(
+        self,
+        reduction: str = "mean",
+    ) -> None:
+        self.reduction = reduction
+
+    def __call__(
+        self,
+        input: ArrayLike,
+        target: ArrayLike,
+        *,
+        return_grad: bool = False,
+        grad_output: ArrayLike | None = None,
+        grad_out: NDArray[Any] | None = None,
+        return_hess: bool = False,
+        hess_out: NDArray[Any] | None = None,
+    ) -> Any:
+        """Compute the loss, and on request its gradient and the Hessian's diagonal."""
+        return functional.soft_margin_loss(
+            input,
+            target,
+            self.reduction,
+            return_grad=return_grad,
+            grad_output=grad_output,
+            grad_out=grad_out,
+            return_hess=return_hess,
+            hess_out=hess_out,
+        )
+
+    def __repr__(self) -> str:
+        return f"SoftMarginLoss(reduction={self.reduction!r})"

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code, reason = "views are made of NumPy's raw pointers here")]
 
+use crate::error::Error;
 use crate::float::{Format, Kind};
 use crate::view::{View, ViewMut};
 use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods, npyffi};
@@ -112,15 +113,11 @@ impl<'py> Array<'py> {
         }
     }
 
-    /// An array of real numbers, as `float64` where it holds integers.
+    /// An array of real numbers, floats or integers.
     pub(super) fn numbers(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
         let array = as_array(name, object)?;
         match format_of(&array) {
-            Ok(format) if format.kind.is_float() => Ok(Self { array, format }),
-            Ok(_) => {
-                let array = array.call_method1(intern!(object.py(), "astype"), ("float64",))?;
-                Self::floats(name, &array)
-            }
+            Ok(format) => Ok(Self { array, format }),
             Err(dtype) => Err(PyTypeError::new_err(format!(
                 "{name} must be an array of real numbers, got {dtype}"
             ))),
@@ -357,18 +354,22 @@ fn overlaps_itself(shape: &[usize], strides: &[isize], size: usize) -> bool {
 }
 
 /// Which axis holds the classes; `None` is torch's: the second, or the only one.
-pub(super) fn class_axis(input: &Array<'_>, axis: Option<isize>, name: &str) -> PyResult<usize> {
-    let rank = input.shape().len();
+pub(super) fn class_axis(
+    shape: &[usize],
+    axis: Option<isize>,
+    name: &str,
+) -> crate::error::Result<usize> {
+    let rank = shape.len();
     if rank == 0 {
-        return Err(PyValueError::new_err("input must have at least one axis, got a number"));
+        return Err(Error::Value("input must have at least one axis, got a number".into()));
     }
     let Some(axis) = axis else { return Ok(usize::from(rank > 1)) };
     let from_start = if axis < 0 { axis + rank as isize } else { axis };
     usize::try_from(from_start).ok().filter(|a| *a < rank).ok_or_else(|| {
-        PyValueError::new_err(format!(
+        Error::Value(format!(
             "{name} must be in [{}, {rank}) for input of shape {}, got {axis}",
             -(rank as isize),
-            show(input.shape())
+            show(shape)
         ))
     })
 }

@@ -3,8 +3,9 @@
 use super::array::{Array, class_axis, numpy_attribute};
 use crate::error::{Error, Result};
 use crate::float::Kind;
-use crate::losses::{Inputs, Outputs};
+use crate::losses::{Elements, Inputs, Outputs};
 use crate::reduce::Reduction;
+use crate::view::View;
 use pyo3::exceptions::{
     PyIndexError, PyKeyboardInterrupt, PyRuntimeError, PyTypeError, PyValueError,
 };
@@ -95,7 +96,6 @@ pub(super) struct LossCall<'py> {
 impl<'py> LossCall<'py> {
     #[allow(clippy::too_many_arguments, reason = "a loss's arguments")]
     pub(super) fn new(
-        _py: Python<'py>,
         input: &Bound<'py, PyAny>,
         target: &Bound<'py, PyAny>,
         weight: Option<&Bound<'py, PyAny>>,
@@ -106,7 +106,7 @@ impl<'py> LossCall<'py> {
     ) -> PyResult<Self> {
         let reduction = Reduction::parse(reduction)?;
         let input = Array::floats("input", input)?;
-        let axis = class_axis(&input, axis, "axis")?;
+        let axis = class_axis(input.shape(), axis, "axis")?;
         let target = Array::target(target, soft)?;
         let weight = weight.map(|w| Array::numbers("weight", w)).transpose()?;
         if let Some(weight) = &weight
@@ -124,12 +124,11 @@ impl<'py> LossCall<'py> {
     /// Runs the loss and gives back what Python's caller asked for.
     pub(super) fn run(
         &self,
-        py: Python<'py>,
         derivatives: &Derivatives<'_, 'py>,
         loss: impl FnOnce(&Inputs<'_>, Outputs<'_>, &dyn Fn() -> bool) -> Result<f64> + Send,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let upstream =
-            derivatives.grad_output.map(|g| Array::numbers("grad_output", g)).transpose()?;
+        let upstream = derivatives.upstream()?;
+        let (grad_output, grad_outputs) = as_upstream(&upstream)?;
         let inputs = Inputs {
             input: self.input.view()?,
             target: self.target.view()?,
@@ -137,60 +136,156 @@ impl<'py> LossCall<'py> {
             weight: self.weight.as_ref().map(Array::to_vec).transpose()?,
             ignore_index: self.ignore_index,
             reduction: self.reduction,
-            grad_output: match &upstream {
-                Some(g) if g.shape().is_empty() => g.to_vec()?[0],
-                _ => 1.0,
-            },
-            grad_outputs: match &upstream {
-                Some(g) if !g.shape().is_empty() => Some(g.view()?),
-                _ => None,
-            },
+            grad_output,
+            grad_outputs,
         };
         let mut fixed = vec![("input", &self.input), ("target", &self.target)];
         fixed.extend(self.weight.as_ref().map(|w| ("weight", w)));
         fixed.extend(upstream.as_ref().map(|g| ("grad_output", g)));
 
-        let wants_grad = derivatives.return_grad || derivatives.grad_out.is_some();
-        let wants_hess = derivatives.return_hess || derivatives.hess_out.is_some();
-        let grad = wants_grad
-            .then(|| self.input.output_like("grad_out", derivatives.grad_out))
-            .transpose()?;
-        if let Some(grad) = &grad {
-            grad.refuse_overlap("grad_out", &fixed, true)?;
-        }
-        let hess = wants_hess
-            .then(|| self.input.output_like("hess_out", derivatives.hess_out))
-            .transpose()?;
-        if let Some(hess) = &hess {
-            fixed.extend(grad.as_ref().map(|g| ("grad_out", g)));
-            hess.refuse_overlap("hess_out", &fixed, true)?;
-        }
         let mut shape = self.input.shape().to_vec();
         shape.remove(self.axis);
         let reduces = self.reduction != Reduction::None || shape.is_empty();
-        let losses = (!reduces).then(|| self.input.losses(&shape)).transpose()?;
-
-        let outputs = Outputs {
-            losses: losses.as_ref().map(Array::view_mut).transpose()?,
-            grad: grad.as_ref().map(Array::view_mut).transpose()?,
-            hess: hess.as_ref().map(Array::view_mut).transpose()?,
-        };
-        let value = detached(py, |interrupted| loss(&inputs, outputs, interrupted))?;
-        let value = match losses {
-            Some(losses) => losses.into_any(),
-            None => number(py, self.input.format().kind, value)?,
-        };
-        // The caller's own object where one was given: it may be of a subclass, such as a memory map.
-        let given = |given: Option<&Bound<'py, PyAny>>, made: Option<Array<'py>>| {
-            made.map(|made| given.cloned().unwrap_or_else(|| made.into_any()))
-        };
-        let grad = given(derivatives.grad_out, grad);
-        let hess = given(derivatives.hess_out, hess);
-        Ok(match (grad, hess) {
-            (None, None) => value,
-            (Some(grad), None) => (value, grad).into_pyobject(py)?.into_any(),
-            (None, Some(hess)) => (value, hess).into_pyobject(py)?.into_any(),
-            (Some(grad), Some(hess)) => (value, grad, hess).into_pyobject(py)?.into_any(),
+        let losses = (!reduces).then_some(&shape[..]);
+        answer(&self.input, &fixed, losses, derivatives, |outputs, interrupted| {
+            loss(&inputs, outputs, interrupted)
         })
     }
+}
+
+/// The arguments that every loss of elements takes, checked.
+pub(super) struct ElementCall<'py> {
+    names: [&'static str; 2],
+    input: Array<'py>,
+    target: Array<'py>,
+    weight: Option<Array<'py>>,
+    pos_weight: Option<Array<'py>>,
+    axis: Option<usize>,
+    reduction: Reduction,
+}
+
+impl<'py> ElementCall<'py> {
+    pub(super) fn new(
+        (input_name, input): (&'static str, &Bound<'py, PyAny>),
+        (target_name, target): (&'static str, &Bound<'py, PyAny>),
+        [weight, pos_weight]: [Option<&Bound<'py, PyAny>>; 2],
+        reduction: &str,
+    ) -> PyResult<Self> {
+        let reduction = Reduction::parse(reduction)?;
+        let numbers = |name, given: Option<_>| given.map(|g| Array::numbers(name, g)).transpose();
+        Ok(Self {
+            names: [input_name, target_name],
+            input: Array::floats(input_name, input)?,
+            target: Array::numbers(target_name, target)?,
+            weight: numbers("weight", weight)?,
+            pos_weight: numbers("pos_weight", pos_weight)?,
+            axis: None,
+            reduction,
+        })
+    }
+
+    /// With one loss a row of the last axis.
+    pub(super) fn by_rows(mut self) -> PyResult<Self> {
+        self.axis = Some(class_axis(self.input.shape(), Some(-1), "axis")?);
+        Ok(self)
+    }
+
+    /// Runs the loss and gives back what Python's caller asked for.
+    pub(super) fn run(
+        &self,
+        derivatives: &Derivatives<'_, 'py>,
+        loss: impl FnOnce(&Elements<'_>, Outputs<'_>, &dyn Fn() -> bool) -> Result<f64> + Send,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let upstream = derivatives.upstream()?;
+        let view = |array: &Option<Array<'py>>| array.as_ref().map(Array::view).transpose();
+        let (grad_output, grad_outputs) = as_upstream(&upstream)?;
+        let inputs = Elements {
+            names: self.names,
+            input: self.input.view()?,
+            target: Some(self.target.view()?),
+            weight: view(&self.weight)?,
+            pos_weight: view(&self.pos_weight)?,
+            axis: self.axis,
+            reduction: self.reduction,
+            grad_output,
+            grad_outputs,
+        };
+        let [input_name, target_name] = self.names;
+        let mut fixed = vec![(input_name, &self.input), (target_name, &self.target)];
+        fixed.extend(self.weight.as_ref().map(|w| ("weight", w)));
+        fixed.extend(self.pos_weight.as_ref().map(|w| ("pos_weight", w)));
+        fixed.extend(upstream.as_ref().map(|g| ("grad_output", g)));
+        let mut shape = self.input.shape().to_vec();
+        self.axis.map(|axis| shape.remove(axis));
+        let reduces = self.reduction != Reduction::None || shape.is_empty();
+        let losses = (!reduces).then_some(&shape[..]);
+        answer(&self.input, &fixed, losses, derivatives, |outputs, interrupted| {
+            loss(&inputs, outputs, interrupted)
+        })
+    }
+}
+
+impl<'py> Derivatives<'_, 'py> {
+    fn upstream(&self) -> PyResult<Option<Array<'py>>> {
+        self.grad_output.map(|g| Array::numbers("grad_output", g)).transpose()
+    }
+}
+
+/// An upstream gradient as a number, or as an array.
+fn as_upstream<'a>(upstream: &Option<Array<'_>>) -> PyResult<(f64, Option<View<'a>>)> {
+    Ok(match upstream {
+        None => (1.0, None),
+        Some(g) if g.shape().is_empty() => (g.to_vec()?[0], None),
+        Some(g) => (1.0, Some(g.view()?)),
+    })
+}
+
+/// Makes outputs or checks those that were given, fills them, and returns what Python's caller asked
+/// for. `losses` is the shape of the losses where they are not reduced.
+fn answer<'py>(
+    input: &Array<'py>,
+    fixed: &[(&str, &Array<'py>)],
+    losses: Option<&[usize]>,
+    derivatives: &Derivatives<'_, 'py>,
+    loss: impl FnOnce(Outputs<'_>, &dyn Fn() -> bool) -> Result<f64> + Send,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = input.as_any().py();
+    let wants_grad = derivatives.return_grad || derivatives.grad_out.is_some();
+    let wants_hess = derivatives.return_hess || derivatives.hess_out.is_some();
+    let grad =
+        wants_grad.then(|| input.output_like("grad_out", derivatives.grad_out)).transpose()?;
+    if let Some(grad) = &grad {
+        grad.refuse_overlap("grad_out", fixed, true)?;
+    }
+    let hess =
+        wants_hess.then(|| input.output_like("hess_out", derivatives.hess_out)).transpose()?;
+    if let Some(hess) = &hess {
+        hess.refuse_overlap("hess_out", fixed, true)?;
+        if let Some(grad) = &grad {
+            hess.refuse_overlap("hess_out", &[("grad_out", grad)], false)?;
+        }
+    }
+    let losses = losses.map(|shape| input.losses(shape)).transpose()?;
+    let outputs = Outputs {
+        losses: losses.as_ref().map(Array::view_mut).transpose()?,
+        grad: grad.as_ref().map(Array::view_mut).transpose()?,
+        hess: hess.as_ref().map(Array::view_mut).transpose()?,
+    };
+    let value = detached(py, |interrupted| loss(outputs, interrupted))?;
+    let value = match losses {
+        Some(losses) => losses.into_any(),
+        None => number(py, input.format().kind, value)?,
+    };
+    // The caller's own object where one was given: it may be of a subclass, such as a memory map.
+    let given = |given: Option<&Bound<'py, PyAny>>, made: Option<Array<'py>>| {
+        made.map(|made| given.cloned().unwrap_or_else(|| made.into_any()))
+    };
+    let grad = given(derivatives.grad_out, grad);
+    let hess = given(derivatives.hess_out, hess);
+    Ok(match (grad, hess) {
+        (None, None) => value,
+        (Some(grad), None) => (value, grad).into_pyobject(py)?.into_any(),
+        (None, Some(hess)) => (value, hess).into_pyobject(py)?.into_any(),
+        (Some(grad), Some(hess)) => (value, grad, hess).into_pyobject(py)?.into_any(),
+    })
 }

@@ -37,7 +37,7 @@ use std::f64::consts::{LN_2, LOG2_E};
 pub struct Constants<F: 'static> {
     steps: F,
     /// log2 e and, in two parts, ln 2, in steps. The high part is short enough that its product
-    /// with `n` is exact also where it is not fused.
+    /// with `n` is exact also where it is not fused; the low part may be 0.
     log2_e: F,
     ln2_high: F,
     ln2_low: F,
@@ -72,6 +72,11 @@ const fn f64_in(steps: f64, poly: &'static [f64]) -> Constants<f64> {
         bias: 1023.0,
         poly,
     }
+}
+
+/// Where the result is rounded to `f32`, ln 2 in one part is exact enough.
+const fn short_in(steps: f64, poly: &'static [f64]) -> Constants<f64> {
+    Constants { ln2_high: LN_2 / steps, ln2_low: 0.0, ..f64_in(steps, poly) }
 }
 
 /// Relative error of the polynomial: 2^-28.
@@ -119,7 +124,7 @@ const F64_BY_8: Constants<f64> = f64_in(
     ],
 );
 /// 2^-34: enough where the result is rounded to `f32`.
-const F64_SHORT: Constants<f64> = f64_in(
+const F64_SHORT: Constants<f64> = short_in(
     1.0,
     &[
         0.0,
@@ -133,7 +138,7 @@ const F64_SHORT: Constants<f64> = f64_in(
     ],
 );
 /// 2^-32.5, likewise.
-const F64_SHORT_BY_8: Constants<f64> = f64_in(
+const F64_SHORT_BY_8: Constants<f64> = short_in(
     8.0,
     &[
         -0.017_939_415_762_859_158,
@@ -287,13 +292,13 @@ impl<S: Isa, F: Element> Shift<S, F> {
         F::unless_below::<S>(simd, s.mul_add(p, s), x, self.floor)
     }
 
-    /// The exponential of an `x` that is near `k ln 2`, and what its last rounding took from it.
+    /// The exponential and what its last rounding took from it, without a center.
     #[inline(always)]
     pub(crate) fn exp_in_two(&self, simd: S, c: &Constants<F>, x: V<F, S>) -> [V<F, S>; 2] {
         let [s, p] = self.factors(simd, c, x);
         let e = s.mul_add(p, s);
         // The difference is exact, as s and e are within a factor of 2 (Sterbenz's lemma).
-        [e, s.mul_add(p, s - e)]
+        [e, s.mul_add(p, s - e)].map(|v| F::unless_below::<S>(simd, v, x, self.floor))
     }
 
     /// `s` and `p` of the exponential `s + s p`.
@@ -303,7 +308,11 @@ impl<S: Isa, F: Element> Shift<S, F> {
         let t = x.mul_add(splat::<S, F>(simd, c.log2_e), self.round);
         let n = t - self.round;
         let r = n.mul_add(splat::<S, F>(simd, F::of(-c.ln2_high.wide())), x);
-        let r = n.mul_add(splat::<S, F>(simd, F::of(-c.ln2_low.wide())), r);
+        let r = if c.ln2_low == F::of(0.0) {
+            r
+        } else {
+            n.mul_add(splat::<S, F>(simd, F::of(-c.ln2_low.wide())), r)
+        };
         let last = c.poly.len() - 1;
         let p = (2..last).rev().fold(constant(last), |p, i| p.mul_add(r, constant(i)));
         let p = if c.poly[0] == F::of(0.0) {

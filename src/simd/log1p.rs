@@ -21,8 +21,9 @@
 //!
 //! where `k = 0` has `others` itself for the numerator.
 
-use super::{Element, Isa, splat};
+use super::{Element, Isa, lost, splat};
 use crate::float::Kind;
+use fearless_simd::SimdBase;
 use fearless_simd::prelude::*;
 
 const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
@@ -35,6 +36,21 @@ const SERIES: [f64; 7] = [
     1.818_357_216_161_805e-1,
     1.531_383_769_920_937_3e-1,
     1.479_819_860_511_658_6e-1,
+];
+
+/// Of `log(1 + f) / f` for `1 + f` in [sqrt(1/2), sqrt 2]: relative error 2^-30.5.
+const SHORT: [f64; 11] = [
+    1.000_000_000_631_181_3,
+    -0.499_999_996_674_890_6,
+    0.333_333_016_061_966_64,
+    -0.250_000_270_905_285_6,
+    0.200_025_760_479_834_8,
+    -0.166_679_122_192_542_27,
+    0.142_125_293_348_963_68,
+    -0.124_010_717_984_545_41,
+    0.119_261_474_329_735_63,
+    -0.117_182_626_872_322_06,
+    0.067_253_546_321_256_02,
 ];
 
 /// Of `2 artanh(s) / s - 2` in `s^2 <= 0.0402`, by `s^2`: relative error of the whole 2^-35.
@@ -58,8 +74,10 @@ pub(crate) fn log_with_odds<S: Isa, F: Element>(
         return log_ratio(simd, others, top);
     }
     let x = others / top;
-    // (others - x (top + low)) / top: what is left over is exact where multiply-adds are fused.
-    let short = (-x).mul_add(low, (-x).mul_add(top, others)) / top;
+    // (others - x (top + low)) / top: what is left over is exact.
+    let product = x * top;
+    let left = (others - product) - lost(simd, x, top, product);
+    let short = (-x).mul_add(low, left) / top;
     log1p(simd, x, short)
 }
 
@@ -74,10 +92,7 @@ fn log_ratio<S: Isa>(simd: S, others: S::f64s, top: S::f64s) -> S::f64s {
     let over = k.simd_eq(c(simd, 0.0)).select(others, sum - t);
     let s = over / (sum + t);
     let z = s * s;
-    let mut r = c(simd, ARTANH[3]);
-    for coefficient in ARTANH[..3].iter().rev() {
-        r = r.mul_add(z, c(simd, *coefficient));
-    }
+    let r = polynomial(simd, &ARTANH, z);
     let log = s.mul_add(r.mul_add(z, c(simd, 2.0)), k * c(simd, std::f64::consts::LN_2));
     // Neither infinity nor NaN went through the bits unharmed.
     others.simd_lt(c(simd, f64::INFINITY)).select(log, others)
@@ -92,33 +107,99 @@ fn small_float<S: Isa>(simd: S, n: S::u64s) -> S::f64s {
 
 /// `log(1 + x + short)` for `x >= 0` and a `short` below its ulp, infinite at infinity, NaN at NaN.
 #[inline(always)]
-fn log1p<S: Isa>(simd: S, x: S::f64s, short: S::f64s) -> S::f64s {
+pub(crate) fn log1p<S: Isa>(simd: S, x: S::f64s, short: S::f64s) -> S::f64s {
     let u = x + c(simd, 1.0);
+    let small = x.simd_lt(c(simd, 2.0));
+    let lost = small.select(x - (u - c(simd, 1.0)), c(simd, 1.0) - (u - x));
+    let log = log_exact(simd, u, x, lost, short);
+    // Neither infinity nor NaN went through the bits unharmed.
+    x.simd_lt(c(simd, f64::INFINITY)).select(log, x)
+}
 
+/// `log u` of a probability `u`, of which `u - 1` is given more exactly than `u` holds it: at an `u`
+/// that is 1 less a probability, that probability negated. Below -700 at 0, NaN at NaN.
+#[inline(always)]
+pub(crate) fn log_probability<S: Isa, F: Element>(
+    simd: S,
+    u: S::f64s,
+    less_one: S::f64s,
+) -> S::f64s {
+    let log = if F::KIND == Kind::F64 {
+        let lost = less_one - (u - c(simd, 1.0));
+        // What was lost of it is divided by u.
+        let u = c(simd, f64::MIN_POSITIVE).max(u);
+        log_exact(simd, u, less_one, lost, c(simd, 0.0))
+    } else {
+        let (k, f, _) = octave(simd, u, less_one);
+        let p = polynomial(simd, &SHORT, f);
+        k.mul_add(c(simd, std::f64::consts::LN_2), p * f)
+    };
+    u.simd_eq(u).select(log, u)
+}
+
+/// `u = 2^k (1 + f)` with `1 + f` in [sqrt(1/2), sqrt 2), and where `k` is 0.
+#[inline(always)]
+fn octave<S: Isa>(simd: S, u: S::f64s, less_one: S::f64s) -> (S::f64s, S::f64s, Whole<S>) {
     // Adding the distance from sqrt(1/2) to 1 moves the exponent's step there.
     let one = 0x3ff0_0000_0000_0000_u64;
     let sqrt_half = 0x3fe6_a09e_667f_3bcd_u64;
     let bits = u.bitcast::<S::u64s>() + (one - sqrt_half);
     let m = ((bits & 0x000f_ffff_ffff_ffff_u64) + sqrt_half).bitcast::<S::f64s>();
     let k = small_float(simd, bits >> 52) - c(simd, 1023.0);
-
     let whole = k.simd_eq(c(simd, 0.0));
-    let f = whole.select(x, m - c(simd, 1.0));
-    let small = x.simd_lt(c(simd, 2.0));
-    let lost = small.select(x - (u - c(simd, 1.0)), c(simd, 1.0) - (u - x));
-    let correction = (whole.select(c(simd, 0.0), lost) + short) / u;
+    (k, whole.select(less_one, m - c(simd, 1.0)), whole)
+}
 
+/// Where an octave is the one around 1.
+type Whole<S> = <<S as Simd>::f64s as SimdBase<S>>::Mask;
+
+/// `log(u + lost + short)`: `lost` where `u` is not in the octave around 1, in which `less_one`
+/// holds it.
+#[inline(always)]
+fn log_exact<S: Isa>(
+    simd: S,
+    u: S::f64s,
+    less_one: S::f64s,
+    lost: S::f64s,
+    short: S::f64s,
+) -> S::f64s {
+    let (k, f, whole) = octave(simd, u, less_one);
+    let correction = (whole.select(c(simd, 0.0), lost) + short) / u;
     let half_square = c(simd, 0.5) * f * f;
     let s = f / (f + c(simd, 2.0));
     let z = s * s;
-    let mut r = c(simd, SERIES[6]);
-    for coefficient in SERIES[..6].iter().rev() {
-        r = r.mul_add(z, c(simd, *coefficient));
-    }
+    let r = polynomial(simd, &SERIES, z);
     let tail = s.mul_add(half_square + r * z, k.mul_add(c(simd, LN2_LOW), correction));
-    let log = k.mul_add(c(simd, LN2_HIGH), f - (half_square - tail));
-    // Neither infinity nor NaN went through the bits unharmed.
-    x.simd_lt(c(simd, f64::INFINITY)).select(log, x)
+    k.mul_add(c(simd, LN2_HIGH), f - (half_square - tail))
+}
+
+/// A polynomial, coefficients in rising order: four at a time by themselves, then by Horner's rule
+/// in `x^4`, so that a chain of dependent steps is short.
+#[inline(always)]
+pub(super) fn polynomial<S: Isa, const N: usize>(simd: S, of: &[f64; N], x: S::f64s) -> S::f64s {
+    #[inline(always)]
+    fn pair<S: Isa, const N: usize>(simd: S, of: &[f64; N], i: usize, x: S::f64s) -> S::f64s {
+        let low = c(simd, of[i]);
+        if i + 1 < N { c(simd, of[i + 1]).mul_add(x, low) } else { low }
+    }
+    #[inline(always)]
+    fn four<S: Isa, const N: usize>(
+        simd: S,
+        of: &[f64; N],
+        i: usize,
+        [x, square]: [S::f64s; 2],
+    ) -> S::f64s {
+        let low = pair(simd, of, i, x);
+        if i + 2 < N { pair(simd, of, i + 2, x).mul_add(square, low) } else { low }
+    }
+    let square = x * x;
+    let fourth = square * square;
+    let last = (N - 1) / 4;
+    let mut p = four(simd, of, 4 * last, [x, square]);
+    for i in (0..last).rev() {
+        p = p.mul_add(fourth, four(simd, of, 4 * i, [x, square]));
+    }
+    p
 }
 
 #[inline(always)]

@@ -39,7 +39,20 @@ macro_rules! with_stored {
             (Kind::F32, true) => $function::<f32, _, true>($($arg),*),
             (Kind::F64, false) => $function::<f64, _, false>($($arg),*),
             (Kind::F64, true) => $function::<f64, _, true>($($arg),*),
-            (kind, _) => unreachable!("{kind:?} holds no floating-point numbers"),
+            (Kind::I8, _) => $function::<i8, _, false>($($arg),*),
+            (Kind::I16, false) => $function::<i16, _, false>($($arg),*),
+            (Kind::I16, true) => $function::<i16, _, true>($($arg),*),
+            (Kind::I32, false) => $function::<i32, _, false>($($arg),*),
+            (Kind::I32, true) => $function::<i32, _, true>($($arg),*),
+            (Kind::I64, false) => $function::<i64, _, false>($($arg),*),
+            (Kind::I64, true) => $function::<i64, _, true>($($arg),*),
+            (Kind::U8, _) => $function::<u8, _, false>($($arg),*),
+            (Kind::U16, false) => $function::<u16, _, false>($($arg),*),
+            (Kind::U16, true) => $function::<u16, _, true>($($arg),*),
+            (Kind::U32, false) => $function::<u32, _, false>($($arg),*),
+            (Kind::U32, true) => $function::<u32, _, true>($($arg),*),
+            (Kind::U64, false) => $function::<u64, _, false>($($arg),*),
+            (Kind::U64, true) => $function::<u64, _, true>($($arg),*),
         }
     };
 }

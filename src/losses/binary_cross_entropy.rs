@@ -1,0 +1,73 @@
+//! Binary cross-entropy between targets and probabilities.
+//!
+//! ```text
+//! loss = -(t max(log p, -100) + (1 - t) max(log(1 - p), -100))
+//! d/dp = (p - t) / max(p (1 - p), 1e-12)
+//! ```
+//!
+//! with torch's clamps. The logarithms are those of the probability as it is: `log(1 - p)` at a small
+//! `p` is `log1p(-p)`, `log p` near 1 is `log1p(p - 1)` with an exact difference.
+
+use super::common::Outputs;
+use super::elements::Elements;
+use crate::error::Result;
+use crate::pointwise::{Jet, Point, Pointwise};
+use crate::simd::log1p::log_probability;
+use crate::simd::{self, Element, Isa};
+use fearless_simd::prelude::*;
+
+/// The least logarithm, and the least denominator of a gradient.
+const LEAST_LOG: f64 = -100.0;
+const LEAST_VARIANCE: f64 = 1e-12;
+
+#[derive(Clone, Copy, Debug)]
+struct OfProbabilities;
+
+impl Pointwise for OfProbabilities {
+    const BOUNDED: bool = true;
+
+    #[inline(always)]
+    fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
+        let c = |v: f64| simd::splat::<S, f64>(simd, v);
+        let (one, t) = (c(1.0), p.t);
+        let rest = one - p.x;
+        // In this order a NaN stays one.
+        let clamp = |log: S::f64s| c(LEAST_LOG).max(log);
+        let is_one = t.simd_eq(one);
+        let value = if (is_one | t.simd_eq(c(0.0))).all_true() {
+            // Where targets are sure, one logarithm is enough.
+            let (u, less_one) = (is_one.select(p.x, rest), is_one.select(p.x - one, -p.x));
+            -clamp(log_probability::<S, F>(simd, u, less_one))
+        } else {
+            let log = clamp(log_probability::<S, F>(simd, p.x, p.x - one));
+            let log_rest = clamp(log_probability::<S, F>(simd, rest, -p.x));
+            -t.mul_add(log, (one - t) * log_rest)
+        };
+        let variance = c(LEAST_VARIANCE).max(p.x * rest);
+        let first = (p.x - t) * F::reciprocal::<S>(simd, variance);
+        Jet { value, first, second: c(f64::NAN) }
+    }
+
+    #[inline(always)]
+    fn excess<S: Isa>(simd: S, x: S::f64s) -> S::f64s {
+        (x - simd::splat::<S, f64>(simd, 1.0)).max(-x)
+    }
+
+    fn is_outside(&self, x: f64) -> bool {
+        !(0.0..=1.0).contains(&x) && !x.is_nan()
+    }
+}
+
+/// Computes the loss, and the gradient where `outputs` asks for it. Returns the reduced loss, or the
+/// sum of the losses where they are not reduced.
+///
+/// # Errors
+/// Where shapes do not fit, before anything is written; where an input is no probability; and where
+/// `interrupted` says so.
+pub fn binary_cross_entropy(
+    inputs: &Elements<'_>,
+    outputs: Outputs<'_>,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<f64> {
+    inputs.run(OfProbabilities, outputs, interrupted)
+}

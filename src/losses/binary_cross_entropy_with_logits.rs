@@ -1,0 +1,74 @@
+//! Binary cross-entropy between targets and the sigmoid of logits.
+//!
+//! With the masses `a = p t` on the positive answer and `b = 1 - t` on the negative one,
+//!
+//! ```text
+//! loss     = a softplus(-x) + b softplus(x) = (a + b) log(1 + exp(-|x|)) + (b x or -a x)
+//! d/dx     = b sigmoid(x) - a sigmoid(-x)   = (a + b) sigmoid(-|x|)      + (...)
+//! d^2/dx^2 = (a + b) sigmoid(x) sigmoid(-x)
+//! ```
+//!
+//! where the last term of the loss is `b x` for x > 0 and `-a x` else: both are positive, and
+//! nothing cancels. The gradient is `b - (a + b) sigmoid(-x)` for x > 0, which for a sure target is
+//! one term, and `(a + b) sigmoid(x) - a` else.
+
+use super::common::Outputs;
+use super::elements::Elements;
+use crate::error::Result;
+use crate::float::Kind;
+use crate::pointwise::{Jet, Point, Pointwise};
+use crate::simd::logistic::Logistic;
+use crate::simd::{self, Element, Isa};
+use fearless_simd::prelude::*;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WithLogits;
+
+impl Pointwise for WithLogits {
+    #[inline(always)]
+    fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
+        let c = |v: f64| simd::splat::<S, f64>(simd, v);
+        let logistic = Logistic::<S, F>::at(simd, p.x);
+        let (a, b) = (p.positive * p.t, c(1.0) - p.t);
+        let both = a + b;
+        let mass = logistic.by_sign(simd, b, a);
+        // No mass on an infinite logit is nothing. Numbers of f32 end long before f64::MAX, of which
+        // any mass but none is infinite to them.
+        let far = if F::KIND == Kind::F64 {
+            mass.simd_eq(c(0.0)).select(c(0.0), p.x.abs())
+        } else {
+            c(f64::MAX).min(p.x.abs())
+        };
+        let gap = mass * far;
+        let log = logistic.log(simd);
+        let value = both.mul_add(log, gap);
+        let value = if F::KIND == Kind::F64 {
+            // What the roundings of the masses and of the gap took, each exactly.
+            let (a_lost, b_lost) = (simd::lost(simd, p.positive, p.t, a), (c(1.0) - b) - p.t);
+            let both_lost = (a - (both - b)) + (b - (both - (both - b))) + (a_lost + b_lost);
+            let mass_lost = logistic.by_sign(simd, b_lost, a_lost);
+            let gap_lost = mass_lost.mul_add(far, simd::lost(simd, mass, far, gap));
+            let lost = both_lost.mul_add(log, gap_lost);
+            lost.simd_eq(lost).select(value + lost, value)
+        } else {
+            value
+        };
+        let small = both * logistic.small();
+        let first = logistic.by_sign(simd, b - small, small - a);
+        let second = both * logistic.slope();
+        Jet { value, first, second }
+    }
+}
+
+/// Computes the loss, and what `outputs` asks for besides. Returns the reduced loss, or the sum of
+/// the losses where they are not reduced.
+///
+/// # Errors
+/// Where shapes do not fit, before anything is written; and where `interrupted` says so.
+pub fn binary_cross_entropy_with_logits(
+    inputs: &Elements<'_>,
+    outputs: Outputs<'_>,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<f64> {
+    inputs.run(WithLogits, outputs, interrupted)
+}

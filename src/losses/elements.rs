@@ -1,0 +1,195 @@
+//! What every loss of the sigmoid family takes and gives: arrays of one shape.
+
+use super::common::{Outputs, show_shape};
+use crate::error::{Error, Result};
+use crate::float::Kind;
+use crate::pointwise::{Job, Pointwise};
+use crate::reduce::{Reduction, Upstream};
+use crate::simd::Element;
+use crate::view::{Order, Rows, RowsMut, View};
+
+/// The arguments that losses of elements share.
+#[derive(Clone, Debug)]
+pub struct Elements<'a> {
+    /// What errors call the input and the target.
+    pub names: [&'static str; 2],
+    /// Logits or probabilities.
+    pub input: View<'a>,
+    /// Shaped as the input.
+    pub target: Option<View<'a>>,
+    /// What each element's loss is multiplied by; broadcast to the input's shape.
+    pub weight: Option<View<'a>>,
+    /// What each element's target is multiplied by; broadcast to the input's shape.
+    pub pos_weight: Option<View<'a>>,
+    /// Which axis the losses are averaged over, where they are one a row of it.
+    pub axis: Option<usize>,
+    /// What becomes of the losses.
+    pub reduction: Reduction,
+    /// The upstream gradient, a number.
+    pub grad_output: f64,
+    /// The upstream gradient, an array of the losses' shape; comes before the number.
+    pub grad_outputs: Option<View<'a>>,
+}
+
+impl<'a> Elements<'a> {
+    /// Of the input alone.
+    pub fn of(input: View<'a>) -> Self {
+        Self {
+            names: ["input", "target"],
+            input,
+            target: None,
+            weight: None,
+            pos_weight: None,
+            axis: None,
+            reduction: Reduction::None,
+            grad_output: 1.0,
+            grad_outputs: None,
+        }
+    }
+
+    /// The shape of the losses.
+    fn losses_shape(&self) -> Vec<usize> {
+        let mut shape = self.input.shape().to_vec();
+        if let Some(axis) = self.axis {
+            shape.remove(axis);
+        }
+        shape
+    }
+
+    /// A view that repeats along what the input has more.
+    fn broadcast(&self, name: &str, view: &View<'a>) -> Result<View<'a>> {
+        view.broadcast(self.input.shape()).ok_or_else(|| {
+            Error::Value(format!(
+                "{name} must broadcast to the shape of {} {}, got {}",
+                self.names[0],
+                show_shape(self.input.shape()),
+                show_shape(view.shape())
+            ))
+        })
+    }
+
+    /// Whether numbers need `f64` to be what they are.
+    fn is_wide(view: &View<'_>) -> bool {
+        const FEW: usize = 1 << 12;
+        let fits = |x: &f64| f64::from(*x as f32) == *x || x.is_nan();
+        view.format().kind == Kind::F64
+            && (view.len() > FEW || !view.to_vec::<f64>().iter().all(fits))
+    }
+
+    /// Computes a loss, and what `outputs` asks for besides. Returns the reduced loss, or the sum
+    /// of the losses where they are not reduced.
+    ///
+    /// # Errors
+    /// Where shapes do not fit, before anything is written; where an element is outside of where
+    /// the loss is defined; and where `interrupted` says so.
+    pub(crate) fn run<L: Pointwise + Copy>(
+        &self,
+        loss: L,
+        outputs: Outputs<'_>,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<f64> {
+        let others = [&self.target, &self.weight, &self.pos_weight];
+        if self.input.format().kind == Kind::F64 || others.into_iter().flatten().any(Self::is_wide)
+        {
+            self.compute::<f64, L>(loss, outputs, interrupted)
+        } else {
+            self.compute::<f32, L>(loss, outputs, interrupted)
+        }
+    }
+
+    fn compute<F: Element, L: Pointwise + Copy>(
+        &self,
+        loss: L,
+        outputs: Outputs<'_>,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<f64> {
+        let shape = self.input.shape();
+        if let Some(target) = &self.target
+            && target.shape() != shape
+        {
+            return Err(Error::Value(format!(
+                "{} must have the shape of {} {}, got {}",
+                self.names[1],
+                self.names[0],
+                show_shape(shape),
+                show_shape(target.shape())
+            )));
+        }
+        let reduces = self.reduction != Reduction::None;
+        let losses = if reduces { Vec::new() } else { self.losses_shape() };
+        if let Some(g) = &self.grad_outputs
+            && g.shape() != losses
+        {
+            return Err(Error::Value(format!(
+                "grad_output must be a number or have the loss's shape {}, got {}",
+                show_shape(&losses),
+                show_shape(g.shape())
+            )));
+        }
+        let weight = self.weight.as_ref().map(|w| self.broadcast("weight", w)).transpose()?;
+        let positive =
+            self.pos_weight.as_ref().map(|w| self.broadcast("pos_weight", w)).transpose()?;
+        let grad_outputs = match &self.grad_outputs {
+            Some(g) if !reduces => Some(match self.axis {
+                Some(axis) => g.with_axis(axis, shape[axis]),
+                None => g.clone(),
+            }),
+            _ => None,
+        };
+
+        let classes = self.axis.map_or(1, |axis| shape[axis]) as f64;
+        let rows = self.losses_shape().iter().product::<usize>() as f64;
+        let denominator = if self.reduction == Reduction::Mean { rows } else { 1.0 };
+        let order = Order::of(&self.input, self.axis);
+        let seen = |view| Rows::new(view, self.axis, &order);
+        let is_input = |view: &&crate::view::ViewMut<'_>| view.as_view().same_memory(&self.input);
+        let written = [&outputs.losses, &outputs.grad, &outputs.hess];
+        let in_place = written.into_iter().flatten().any(|v| is_input(&v));
+        let upstream = match (grad_outputs, &self.grad_outputs) {
+            (Some(g), _) => Upstream::PerRow(seen(g)),
+            (None, Some(g)) => Upstream::Same(g.to_vec::<f64>()[0]),
+            (None, None) => Upstream::Same(self.grad_output),
+        };
+        let job = |outputs: Outputs<'_>| {
+            let of_rows = match self.axis {
+                Some(axis) => order.without(axis),
+                None => order.clone(),
+            };
+            let found = Job {
+                input: seen(self.input.clone()),
+                target: self.target.clone().map(seen),
+                weight: weight.clone().map(seen),
+                positive: positive.clone().map(seen),
+                upstream: (upstream.clone(), denominator * classes),
+                loss,
+                losses: outputs.losses.map(|view| RowsMut::new(view, None, &of_rows)),
+                grad: outputs.grad.map(|view| RowsMut::new(view, self.axis, &order)),
+                hess: outputs.hess.map(|view| RowsMut::new(view, self.axis, &order)),
+                share: classes,
+                in_place,
+            }
+            .run::<F>(interrupted)?;
+            match found.outside {
+                None => Ok(found.sum.value()),
+                Some((row, class)) => Err(self.outside(&order, row, class)),
+            }
+        };
+        // What is refused must not have been overwritten.
+        if L::BOUNDED && in_place {
+            job(Outputs::default())?;
+        }
+        Ok(job(outputs)? / (denominator * classes))
+    }
+
+    fn outside(&self, order: &Order, row: usize, class: usize) -> Error {
+        let index = order.index_of(&self.losses_shape(), row);
+        let mut index: Vec<_> = index.iter().map(ToString::to_string).collect();
+        if let Some(axis) = self.axis {
+            index.insert(axis, class.to_string());
+        }
+        let x = Rows::new(self.input.clone(), self.axis, order).pick::<f64>(row, class);
+        let place =
+            if index.is_empty() { String::new() } else { format!("[{}]", index.join(", ")) };
+        Error::Value(format!("{}{place} must be a probability in [0, 1], got {x}", self.names[0]))
+    }
+}

@@ -1,0 +1,64 @@
+//! The sigmoid and its logarithm.
+//!
+//! ```text
+//! sigmoid(x) = 1 / (1 + exp(-x)),   log sigmoid(x) = min(x, 0) - log(1 + exp(-|x|))
+//! ```
+
+use super::common::Outputs;
+use super::elements::Elements;
+use crate::error::Result;
+use crate::pointwise::{Jet, Point, Pointwise};
+use crate::simd::logistic::Logistic;
+use crate::simd::{Element, Isa};
+use crate::view::{View, ViewMut};
+
+#[derive(Clone, Copy, Debug)]
+struct Sigmoid;
+
+impl Pointwise for Sigmoid {
+    #[inline(always)]
+    fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
+        let value = Logistic::<S, F>::at(simd, p.x).sigmoid(simd);
+        Jet { value, first: value, second: value }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct LogSigmoid;
+
+impl Pointwise for LogSigmoid {
+    #[inline(always)]
+    fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
+        let logistic = Logistic::<S, F>::at(simd, p.x);
+        let log = logistic.log(simd);
+        let value = logistic.by_sign(simd, -log, p.x - log);
+        Jet { value, first: value, second: value }
+    }
+}
+
+fn run(
+    map: impl Pointwise + Copy,
+    input: View<'_>,
+    out: ViewMut<'_>,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<()> {
+    let outputs = Outputs { losses: Some(out), ..Outputs::default() };
+    Elements::of(input).run(map, outputs, interrupted)?;
+    Ok(())
+}
+
+/// Writes the sigmoid to `out`, shaped as the input, of whose memory it may be.
+///
+/// # Errors
+/// Where `interrupted` says so.
+pub fn sigmoid(input: View<'_>, out: ViewMut<'_>, interrupted: &dyn Fn() -> bool) -> Result<()> {
+    run(Sigmoid, input, out, interrupted)
+}
+
+/// Writes the logarithm of the sigmoid to `out`, as [`sigmoid`] does.
+///
+/// # Errors
+/// Where `interrupted` says so.
+pub fn logsigmoid(input: View<'_>, out: ViewMut<'_>, interrupted: &dyn Fn() -> bool) -> Result<()> {
+    run(LogSigmoid, input, out, interrupted)
+}

@@ -1,0 +1,499 @@
+//! The sigmoid family's engine: each element gives a number, and derivatives, of its own.
+//!
+//! A loss of the family is an implementation of [`Pointwise`]: value and derivatives at a vector of
+//! elements, in `f64` lanes whatever the type of the arrays. `f32` arrays are widened in registers:
+//! the passes wait for memory as it is, and a result is rounded once.
+//!
+//! Elements are seen as rows of classes: a row's numbers are added up where the loss is one a row,
+//! and where it is not each row has one class. A [`Tile`] of them at a time is lent or staged,
+//! computed, and written.
+
+use crate::error::Result;
+use crate::float::Kind;
+use crate::pool;
+use crate::reduce::Upstream;
+use crate::simd::sum::{Compensated, Wide, Wide64};
+use crate::simd::{self, Element, Isa, dispatch, splat};
+use crate::view::{Rows, RowsMut, Span, Spans};
+use fearless_simd::prelude::*;
+use std::ops::Range;
+use std::sync::OnceLock;
+
+/// Elements of a tile: what is staged of them fits the first-level cache.
+const TILE: usize = 1024;
+/// Elements that a thread draws at a time.
+const SPAN: usize = 64 << 10;
+/// Elements from which on a call is shared between threads.
+const PARALLEL: usize = 64 << 10;
+/// Bytes of an output from which on it is written past the caches.
+const STREAM: usize = 8 << 20;
+
+/// What an element brings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Point<S: Isa> {
+    pub(crate) x: S::f64s,
+    /// The target; 0 where there is none.
+    pub(crate) t: S::f64s,
+    /// The weight of the target.
+    pub(crate) positive: S::f64s,
+}
+
+/// A loss and its derivatives with respect to `x`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Jet<S: Isa> {
+    pub(crate) value: S::f64s,
+    pub(crate) first: S::f64s,
+    pub(crate) second: S::f64s,
+}
+
+/// A member of the sigmoid family.
+pub(crate) trait Pointwise: Sync {
+    /// Whether [`Self::excess`] says anything.
+    const BOUNDED: bool = false;
+
+    /// The loss and its derivatives, in the precision that `F` needs. What a caller does not want
+    /// is not computed, as all of it is inlined.
+    fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S>;
+
+    /// By how much an `x` is outside of where the loss is defined: not above 0 within.
+    #[inline(always)]
+    fn excess<S: Isa>(_: S, x: S::f64s) -> S::f64s {
+        x
+    }
+
+    /// Whether one is outside.
+    fn is_outside(&self, _: f64) -> bool {
+        false
+    }
+}
+
+/// How much of a [`Jet`] is wanted.
+mod wanted {
+    pub(super) const VALUE: u8 = 0;
+    pub(super) const FIRST: u8 = 1;
+    pub(super) const SECOND: u8 = 2;
+}
+
+/// A computation: arrays seen as the same rows of the same classes, and where answers go.
+pub(crate) struct Job<'a, L> {
+    pub(crate) input: Rows<'a>,
+    pub(crate) target: Option<Rows<'a>>,
+    pub(crate) weight: Option<Rows<'a>>,
+    pub(crate) positive: Option<Rows<'a>>,
+    /// The upstream gradient, and what it is divided by.
+    pub(crate) upstream: (Upstream<'a>, f64),
+    pub(crate) loss: L,
+    /// The losses: one a row.
+    pub(crate) losses: Option<RowsMut<'a>>,
+    pub(crate) grad: Option<RowsMut<'a>>,
+    pub(crate) hess: Option<RowsMut<'a>>,
+    /// What the losses of rows are divided by.
+    pub(crate) share: f64,
+    /// Whether an output is the input's memory.
+    pub(crate) in_place: bool,
+}
+
+/// The sum of all losses, and the first element outside of where the loss is defined, as a row and
+/// a class.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) sum: Compensated,
+    pub(crate) outside: Option<(usize, usize)>,
+}
+
+/// Rows and classes that are computed together: side by side in memory they are rows where
+/// `across`, else classes.
+#[derive(Clone, Debug)]
+struct Tile {
+    rows: Range<usize>,
+    classes: Range<usize>,
+    across: bool,
+}
+
+impl Tile {
+    fn len(&self) -> usize {
+        self.rows.len() * self.classes.len()
+    }
+
+    /// How far apart rows and classes are, in elements.
+    fn steps(&self) -> (usize, usize) {
+        if self.across { (1, self.rows.len()) } else { (self.classes.len(), 1) }
+    }
+
+    /// An array's elements where they lie, if in this order and without gaps.
+    fn lend<'a, F: Element>(&self, from: &Rows<'a>) -> Option<&'a [F]> {
+        let (rows, classes) = (self.rows.clone(), self.classes.clone());
+        if classes.len() == 1 {
+            from.lends_columns::<F>(&rows).then(|| from.lines_of_rows(rows, classes).line(0))
+        } else if rows.len() == 1 {
+            from.lends_rows::<F>().then(|| from.row(rows.start, classes))
+        } else if self.across {
+            None
+        } else {
+            from.lends_block::<F>(&rows).then(|| from.lines_of_classes(rows, classes).dense())?
+        }
+    }
+
+    fn lend_or_stage<'b, F: Element>(
+        &self,
+        from: &Rows<'b>,
+        scratch: &'b mut Vec<F>,
+        copy: bool,
+    ) -> &'b [F] {
+        match self.lend(from) {
+            Some(lent) if !copy => lent,
+            _ => {
+                let (row_step, class_step) = self.steps();
+                scratch.resize(self.len(), F::default());
+                from.stage(self.rows.clone(), self.classes.clone(), row_step, class_step, scratch);
+                scratch
+            }
+        }
+    }
+}
+
+/// The arrays of a tile. Without weights and upstream gradients of their own, elements have those
+/// that [`compute`] is given.
+struct Sources<'b, F> {
+    x: &'b [F],
+    t: Option<&'b [F]>,
+    weights: Option<[&'b [F]; 3]>,
+}
+
+/// A thread's memory for a call.
+#[derive(Default)]
+struct Scratch<F> {
+    x: Vec<F>,
+    t: Vec<F>,
+    /// Weights, weights of the positive part, upstream gradients.
+    weights: [Vec<F>; 3],
+    value: Vec<F>,
+    first: Vec<F>,
+    second: Vec<F>,
+    /// The losses of a tile's rows.
+    losses: Vec<Compensated>,
+}
+
+/// What a kernel finds in a tile.
+struct Seen {
+    sum: f64,
+    outside: bool,
+}
+
+/// What a kernel has seen so far.
+struct Seeing<S: Isa> {
+    /// Of `f64` elements, whose ulp has no room for the roundings of a sum.
+    exact: Wide64<S>,
+    sum: S::f64s,
+    excess: S::f64s,
+}
+
+impl<S: Isa> Seeing<S> {
+    /// Takes a vector of elements, of which the first `live` count; returns the loss and its
+    /// derivatives times the upstream gradient.
+    #[inline(always)]
+    fn take<F: Element, L: Pointwise>(
+        &mut self,
+        simd: S,
+        loss: &L,
+        upstream: f64,
+        from: &Sources<'_, F>,
+        live: usize,
+    ) -> [S::f64s; 3] {
+        let c = |v: f64| splat::<S, f64>(simd, v);
+        let load = |from: &[F]| F::load_f64s::<S>(simd, from);
+        let point = Point {
+            x: load(from.x),
+            t: from.t.map_or(c(0.0), load),
+            positive: from.weights.map_or(c(1.0), |[_, positive, _]| load(positive)),
+        };
+        let mut jet = loss.at::<S, F>(simd, &point);
+        let mut upstream = c(upstream);
+        if let Some([weight, _, own]) = from.weights {
+            let weight = load(weight);
+            // No weight on an infinite loss is nothing.
+            let nothing = weight.simd_eq(c(0.0)) & jet.value.abs().simd_eq(c(f64::INFINITY));
+            jet.value = nothing.select(c(0.0), weight * jet.value);
+            upstream = upstream * load(own) * weight;
+        }
+        if L::BOUNDED {
+            self.excess = L::excess(simd, point.x).max(self.excess);
+        }
+        let mut counted = jet.value;
+        if live < S::f64s::LEN {
+            let mut lanes = [0.0; 8];
+            simd::store::<S, f64>(counted, &mut lanes);
+            lanes[live..].fill(0.0);
+            counted = simd::load::<S, f64>(simd, &lanes);
+        }
+        if F::KIND == Kind::F64 {
+            self.exact.add(counted);
+        } else {
+            self.sum += counted;
+        }
+        [jet.value, jet.first * upstream, jet.second * upstream]
+    }
+}
+
+/// Computes a tile: the loss is written where `value` is not empty, derivatives as wanted.
+fn compute<F: Element, L: Pointwise>(
+    loss: &L,
+    upstream: f64,
+    from: &Sources<'_, F>,
+    wanted: u8,
+    to: [&mut [F]; 3],
+) -> Seen {
+    #[inline(never)]
+    fn kernel<const WANTED: u8, const PLAIN: bool, S: Isa, F: Element, L: Pointwise>(
+        simd: S,
+        loss: &L,
+        upstream: f64,
+        from: &Sources<'_, F>,
+        [value, first, second]: [&mut [F]; 3],
+    ) -> Seen {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let n = S::f64s::LEN;
+                let len = from.x.len();
+                let zero = splat::<S, f64>(simd, 0.0);
+                let mut seeing = Seeing { exact: Wide64::zero(simd), sum: zero, excess: zero };
+                let given = from.weights.filter(|_| !PLAIN);
+                let whole = len - len % n;
+                for at in (0..whole).step_by(n) {
+                    let part = Sources {
+                        x: &from.x[at..at + n],
+                        t: from.t.map(|t| &t[at..at + n]),
+                        weights: given.map(|all| all.map(|w| &w[at..at + n])),
+                    };
+                    let [v, d1, d2] = seeing.take(simd, loss, upstream, &part, n);
+                    if !value.is_empty() {
+                        F::store_f64s(simd, v, &mut value[at..]);
+                    }
+                    if WANTED >= wanted::FIRST && !first.is_empty() {
+                        F::store_f64s(simd, d1, &mut first[at..]);
+                    }
+                    if WANTED >= wanted::SECOND {
+                        F::store_f64s(simd, d2, &mut second[at..]);
+                    }
+                }
+                if whole < len {
+                    // Zeros fill the last vector up: they count nothing, and are nowhere outside.
+                    let fill = |from: &[F]| {
+                        let mut lanes = [F::default(); 8];
+                        lanes[..len - whole].copy_from_slice(&from[whole..]);
+                        lanes
+                    };
+                    let (x, t, weights) =
+                        (fill(from.x), from.t.map(fill), given.map(|w| w.map(fill)));
+                    let part = Sources {
+                        x: &x,
+                        t: t.as_ref().map(|t| &t[..]),
+                        weights: weights.as_ref().map(|all| all.each_ref().map(|w| &w[..])),
+                    };
+                    let jet = seeing.take(simd, loss, upstream, &part, len - whole);
+                    for (v, to) in jet.into_iter().zip([value, first, second]) {
+                        if !to.is_empty() {
+                            let mut lanes = [F::default(); 8];
+                            F::store_f64s(simd, v, &mut lanes);
+                            to[whole..].copy_from_slice(&lanes[..len - whole]);
+                        }
+                    }
+                }
+                Seen {
+                    sum: seeing.exact.total() + seeing.sum.reduce_sum(),
+                    outside: L::BOUNDED && seeing.excess.simd_gt(zero).any_true(),
+                }
+            },
+        )
+    }
+    let plain = from.weights.is_none();
+    dispatch!(simd::level(), s => match (wanted, plain) {
+        (wanted::VALUE, true) => {
+            kernel::<{ wanted::VALUE }, true, _, F, L>(s, loss, upstream, from, to)
+        }
+        (wanted::VALUE, false) => {
+            kernel::<{ wanted::VALUE }, false, _, F, L>(s, loss, upstream, from, to)
+        }
+        (wanted::FIRST, true) => {
+            kernel::<{ wanted::FIRST }, true, _, F, L>(s, loss, upstream, from, to)
+        }
+        (wanted::FIRST, false) => {
+            kernel::<{ wanted::FIRST }, false, _, F, L>(s, loss, upstream, from, to)
+        }
+        _ => kernel::<{ wanted::SECOND }, false, _, F, L>(s, loss, upstream, from, to),
+    })
+}
+
+/// Places of the outputs among those of a span.
+#[derive(Clone, Copy)]
+struct Places {
+    losses: Option<usize>,
+    grad: Option<usize>,
+    hess: Option<usize>,
+}
+
+impl Found {
+    fn merge(&mut self, later: Self) {
+        self.sum.merge(later.sum);
+        self.outside = self.outside.or(later.outside);
+    }
+}
+
+impl<L: Pointwise> Job<'_, L> {
+    /// Computes everything.
+    ///
+    /// # Errors
+    /// Where `interrupted` says so.
+    pub(crate) fn run<F: Element>(mut self, interrupted: &dyn Fn() -> bool) -> Result<Found> {
+        let (rows, classes) = (self.input.rows(), self.input.classes());
+        let mut outputs = Vec::new();
+        let mut place = |output: Option<_>| {
+            output.map(|output| {
+                outputs.push(output);
+                outputs.len() - 1
+            })
+        };
+        let places = Places {
+            losses: place(self.losses.take()),
+            grad: place(self.grad.take()),
+            hess: place(self.hess.take()),
+        };
+        let spans = Spans::new(rows, SPAN / classes.max(1), outputs);
+        let found: Vec<OnceLock<Found>> = vec![OnceLock::new(); spans.count()];
+        let parallel = rows * classes >= PARALLEL;
+        pool::run(&spans, parallel, interrupted, |span, scratch: &mut Scratch<F>| {
+            let all = self.span(span, places, scratch);
+            found[span.index()].set(all).expect("a span is drawn once");
+        })?;
+        let mut all = Found::default();
+        for found in &found {
+            all.merge(*found.get().expect("every span was drawn"));
+        }
+        Ok(all)
+    }
+
+    fn span<F: Element>(&self, span: &mut Span<'_>, to: Places, s: &mut Scratch<F>) -> Found {
+        let classes = self.input.classes();
+        let across = classes == 1 || !self.input.classes_are_close();
+        let (height, width) = match across {
+            true => (TILE, 1),
+            false => ((TILE / classes.max(1)).max(1), classes.clamp(1, TILE)),
+        };
+        let mut found = Found::default();
+        let all = span.rows();
+        for start in all.clone().step_by(height) {
+            let rows = start..(start + height).min(all.end);
+            if classes != 1 {
+                s.losses.clear();
+                s.losses.resize(rows.len(), Compensated::default());
+            }
+            for first in (0..classes).step_by(width) {
+                let block = first..(first + width).min(classes);
+                let tile = Tile { rows: rows.clone(), classes: block, across };
+                found.merge(self.tile(span, to, &tile, s));
+            }
+            if let Some(output) = to.losses {
+                if classes != 1 {
+                    s.value.clear();
+                    s.value.extend(s.losses.iter().map(|sum| F::of(sum.value() / self.share)));
+                }
+                put(span, output, &Tile { rows, classes: 0..1, across: true }, &s.value);
+            }
+        }
+        simd::fence();
+        found
+    }
+
+    fn tile<F: Element>(
+        &self,
+        span: &mut Span<'_>,
+        to: Places,
+        tile: &Tile,
+        s: &mut Scratch<F>,
+    ) -> Found {
+        let len = tile.len();
+        let (upstream, denominator) = &self.upstream;
+        let of_all = match upstream {
+            // Where nothing counts there is nothing to differentiate.
+            _ if *denominator == 0.0 => 0.0,
+            Upstream::Same(g) => g / denominator,
+            Upstream::PerRow(_) => 1.0 / denominator,
+        };
+        let own = match upstream {
+            Upstream::PerRow(g) if to.grad.is_some() || to.hess.is_some() => Some(g),
+            _ => None,
+        };
+        let some = self.weight.is_some() || self.positive.is_some() || own.is_some();
+        let [w, p, u] = &mut s.weights;
+        let weights = some.then(|| {
+            let given = [(self.weight.as_ref(), w), (self.positive.as_ref(), p), (own, u)];
+            given.map(|(from, scratch)| -> &[F] {
+                let Some(from) = from else {
+                    scratch.clear();
+                    scratch.resize(len, F::of(1.0));
+                    return scratch;
+                };
+                tile.lend_or_stage(from, scratch, false)
+            })
+        });
+        let from = Sources {
+            x: tile.lend_or_stage(&self.input, &mut s.x, self.in_place),
+            t: self.target.as_ref().map(|t| tile.lend_or_stage(t, &mut s.t, false)),
+            weights,
+        };
+        let wanted = match (to.grad, to.hess) {
+            (_, Some(_)) => wanted::SECOND,
+            (Some(_), None) => wanted::FIRST,
+            _ => wanted::VALUE,
+        };
+        for (buffer, is_wanted) in [
+            (&mut s.value, to.losses.is_some()),
+            (&mut s.first, to.grad.is_some()),
+            (&mut s.second, to.hess.is_some()),
+        ] {
+            buffer.resize(if is_wanted { len } else { 0 }, F::default());
+        }
+        let into = [&mut s.value[..], &mut s.first[..], &mut s.second[..]];
+        let seen = compute(&self.loss, of_all, &from, wanted, into);
+
+        let mut found = Found::default();
+        found.sum.add(seen.sum);
+        let (row_step, class_step) = tile.steps();
+        if seen.outside {
+            let all =
+                (0..tile.rows.len()).flat_map(|r| (0..tile.classes.len()).map(move |c| (r, c)));
+            found.outside = all
+                .filter(|(r, c)| self.loss.is_outside(from.x[r * row_step + c * class_step].wide()))
+                .map(|(r, c)| (tile.rows.start + r, tile.classes.start + c))
+                .next();
+        }
+        if self.input.classes() != 1 && to.losses.is_some() {
+            for (r, sum) in s.losses.iter_mut().enumerate() {
+                (0..tile.classes.len())
+                    .for_each(|c| sum.add(s.value[r * row_step + c * class_step].wide()));
+            }
+        }
+        for (output, from) in [(to.grad, &s.first), (to.hess, &s.second)] {
+            if let Some(output) = output {
+                put(span, output, tile, from);
+            }
+        }
+        found
+    }
+}
+
+/// Writes a tile of an output, past the caches where it is large.
+fn put<F: Element>(span: &mut Span<'_>, output: usize, tile: &Tile, from: &[F]) {
+    let (rows, classes) = (tile.rows.clone(), tile.classes.clone());
+    let to = span.shape_of(output);
+    let large = to.rows() * to.classes() * size_of::<F>() >= STREAM;
+    if large && classes.len() == 1 && to.lends_columns::<F>(&rows) {
+        simd::stream_slice(from, span.lines_of_rows_mut(output, rows, classes).line(0));
+    } else if large && rows.len() == 1 && to.lends_rows::<F>() {
+        simd::stream_slice(from, span.row_mut(output, rows.start, classes));
+    } else {
+        let (row_step, class_step) = tile.steps();
+        span.write(output, rows, classes, row_step, class_step, from);
+    }
+}
