@@ -2,7 +2,10 @@
 
 pub mod binary_cross_entropy;
 pub mod binary_cross_entropy_with_logits;
+pub mod binary_entropy;
 pub mod cross_entropy;
+pub mod entropy;
+pub mod kl_div;
 pub mod multilabel_soft_margin_loss;
 pub mod nll_loss;
 pub mod sigmoid;
@@ -37,4 +40,7 @@ pub const TABLE: &[Entry] = &[
     Entry { function: "multilabel_soft_margin_loss", class: Some("MultiLabelSoftMarginLoss") },
     Entry { function: "soft_margin_loss", class: Some("SoftMarginLoss") },
     Entry { function: "sigmoid_focal_loss", class: None },
+    Entry { function: "kl_div", class: Some("KLDivLoss") },
+    Entry { function: "entropy", class: None },
+    Entry { function: "binary_entropy", class: None },
 ];

@@ -48,8 +48,8 @@ pub(crate) struct Jet<S: Isa> {
 
 /// A member of the sigmoid family.
 pub(crate) trait Pointwise: Sync {
-    /// Whether [`Self::excess`] says anything.
-    const BOUNDED: bool = false;
+    /// Where an `x` must be, in words, if that is checked: see [`Self::excess`].
+    const RANGE: &str = "";
 
     /// The loss and its derivatives, in the precision that `F` needs. What a caller does not want
     /// is not computed, as all of it is inlined.
@@ -216,7 +216,7 @@ impl<S: Isa> Seeing<S> {
             jet.value = nothing.select(c(0.0), weight * jet.value);
             upstream = upstream * load(own) * weight;
         }
-        if L::BOUNDED {
+        if !L::RANGE.is_empty() {
             self.excess = L::excess(simd, point.x).max(self.excess);
         }
         let mut counted = jet.value;
@@ -302,7 +302,7 @@ fn compute<F: Element, L: Pointwise>(
                 }
                 Seen {
                     sum: seeing.exact.total() + seeing.sum.reduce_sum(),
-                    outside: L::BOUNDED && seeing.excess.simd_gt(zero).any_true(),
+                    outside: !L::RANGE.is_empty() && seeing.excess.simd_gt(zero).any_true(),
                 }
             },
         )

@@ -128,7 +128,7 @@ fn multilabel_soft_margin_loss<'py>(
     guarded(|| {
         let call =
             ElementCall::new(("input", input), ("target", target), [weight, None], reduction)?
-                .by_rows()?;
+                .by_rows(-1, true)?;
         let derivatives = Derivatives { return_grad, grad_output, grad_out, return_hess, hess_out };
         call.run(&derivatives, compute::multilabel_soft_margin_loss::multilabel_soft_margin_loss)
     })
@@ -174,6 +174,67 @@ fn sigmoid_focal_loss<'py>(
         let options = compute::sigmoid_focal_loss::Options { alpha, gamma };
         call.run(&derivatives, |inputs, outputs, interrupted| {
             compute::sigmoid_focal_loss::sigmoid_focal_loss(inputs, options, outputs, interrupted)
+        })
+    })
+}
+
+#[pyfunction]
+#[allow(clippy::too_many_arguments, reason = "the signature is torch's and ours")]
+fn kl_div<'py>(
+    input: &Bound<'py, PyAny>,
+    target: &Bound<'py, PyAny>,
+    reduction: &str,
+    log_target: bool,
+    return_grad: bool,
+    grad_output: Option<&Bound<'py, PyAny>>,
+    grad_out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    guarded(|| {
+        let by_batch = reduction == "batchmean";
+        let reduction = if by_batch { "mean" } else { reduction };
+        let call = ElementCall::new(("input", input), ("target", target), [None, None], reduction)?;
+        let call = if by_batch { call.by_batch()? } else { call };
+        let derivatives =
+            Derivatives { return_grad, grad_output, grad_out, return_hess: false, hess_out: None };
+        call.run(&derivatives, |inputs, outputs, interrupted| {
+            compute::kl_div::kl_div(inputs, log_target, outputs, interrupted)
+        })
+    })
+}
+
+#[pyfunction]
+fn entropy<'py>(
+    p: &Bound<'py, PyAny>,
+    axis: isize,
+    base: Option<f64>,
+    return_grad: bool,
+    grad_output: Option<&Bound<'py, PyAny>>,
+    grad_out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    guarded(|| {
+        let call = ElementCall::of("p", p)?.by_rows(axis, false)?;
+        let derivatives =
+            Derivatives { return_grad, grad_output, grad_out, return_hess: false, hess_out: None };
+        call.run(&derivatives, |inputs, outputs, interrupted| {
+            compute::entropy::entropy(inputs, base, outputs, interrupted)
+        })
+    })
+}
+
+#[pyfunction]
+fn binary_entropy<'py>(
+    p: &Bound<'py, PyAny>,
+    base: Option<f64>,
+    return_grad: bool,
+    grad_output: Option<&Bound<'py, PyAny>>,
+    grad_out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    guarded(|| {
+        let call = ElementCall::of("p", p)?;
+        let derivatives =
+            Derivatives { return_grad, grad_output, grad_out, return_hess: false, hess_out: None };
+        call.run(&derivatives, |inputs, outputs, interrupted| {
+            compute::binary_entropy::binary_entropy(inputs, base, outputs, interrupted)
         })
     })
 }
@@ -354,6 +415,9 @@ fn core(module: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(multilabel_soft_margin_loss, module)?,
         wrap_pyfunction!(soft_margin_loss, module)?,
         wrap_pyfunction!(sigmoid_focal_loss, module)?,
+        wrap_pyfunction!(kl_div, module)?,
+        wrap_pyfunction!(entropy, module)?,
+        wrap_pyfunction!(binary_entropy, module)?,
         wrap_pyfunction!(sigmoid, module)?,
         wrap_pyfunction!(logsigmoid, module)?,
         wrap_pyfunction!(softmax, module)?,

@@ -8,8 +8,11 @@ __all__ = [
     "_read_floor",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "binary_entropy",
     "cross_entropy",
+    "entropy",
     "get_num_threads",
+    "kl_div",
     "log_softmax",
     "logsigmoid",
     "logsumexp",
@@ -104,6 +107,30 @@ def soft_margin_loss(
     grad_out: NDArray[Any] | None,
     return_hess: bool,
     hess_out: NDArray[Any] | None,
+) -> Any: ...
+def kl_div(
+    input: ArrayLike,
+    target: ArrayLike,
+    reduction: str,
+    log_target: bool,
+    return_grad: bool,
+    grad_output: ArrayLike | None,
+    grad_out: NDArray[Any] | None,
+) -> Any: ...
+def entropy(
+    p: ArrayLike,
+    axis: int,
+    base: float | None,
+    return_grad: bool,
+    grad_output: ArrayLike | None,
+    grad_out: NDArray[Any] | None,
+) -> Any: ...
+def binary_entropy(
+    p: ArrayLike,
+    base: float | None,
+    return_grad: bool,
+    grad_output: ArrayLike | None,
+    grad_out: NDArray[Any] | None,
 ) -> Any: ...
 def sigmoid(input: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]: ...
 def logsigmoid(input: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]: ...

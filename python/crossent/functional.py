@@ -16,7 +16,10 @@ from crossent import _core
 __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "binary_entropy",
     "cross_entropy",
+    "entropy",
+    "kl_div",
     "log_softmax",
     "logsigmoid",
     "logsumexp",
@@ -556,6 +559,183 @@ def soft_margin_loss(
         grad_out,
         return_hess,
         hess_out,
+    )
+
+
+def kl_div(
+    input: ArrayLike,
+    target: ArrayLike,
+    reduction: str = "mean",
+    log_target: bool = False,
+    *,
+    return_grad: bool = False,
+    grad_output: ArrayLike | None = None,
+    grad_out: NDArray[Any] | None = None,
+) -> Any:
+    r"""Kullback-Leibler divergence with torch's meaning: log-probabilities first, by elements.
+
+    For each log-probability $x$ and target probability $t$,
+
+    $$\ell = t (\log t - x), \qquad \frac{\partial \ell}{\partial x} = -t$$
+
+    or with `log_target`, where the target holds $\log t$, the same of $t = e^{\log t}$. Summed over
+    the classes of a row it is $\mathrm{KL}(t \,\|\, e^x)$. A target of 0 adds nothing.
+
+    Arguments:
+        input: Log-probabilities.
+        target: Probabilities, or their logarithms, of any float or integer type.
+        reduction: `'mean'`, `'batchmean'`, `'sum'` or `'none'`. The mean divides by the number of
+            elements, which is not the divergence; `'batchmean'` divides by the length of the first
+            axis, which is its mean over the rows of a batch.
+        log_target: Whether `target` holds logarithms.
+        return_grad: Also return the gradient with respect to `input`.
+        grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
+        grad_out: The array that the gradient is written to, of the input's shape and type, of any
+            strides; it may be `input` itself. Implies `return_grad`.
+
+    Shape:
+        - input, target: any, the same.
+        - loss: a number, or for `'none'` input's shape.
+
+    Returns:
+        The loss, or `(loss, grad)`. The loss is float32 for 16-bit input, otherwise of the input's
+        type, in nats. Each element is within 2 ulp (float32) or 3 (float64) of the larger of its
+        two terms, whose difference vanishes where input and target agree; the gradient is exact.
+
+    Errors:
+        TypeError: `input` is not of a float type; `target` is bool; a masked array.
+        ValueError: shapes do not fit; `reduction` is not one; `grad_out` is read-only, overlaps
+            itself, or overlaps another argument without being `input`.
+
+    Example:
+        >>> import numpy as np
+        >>> import crossent.functional as F
+        >>> log_q = np.log([[0.5, 0.5], [0.9, 0.1]])
+        >>> F.kl_div(log_q, [[1.0, 0.0], [0.9, 0.1]], reduction="batchmean") / np.log(2)
+        np.float64(0.5)
+
+    Reference:
+        `torch.nn.functional.kl_div`, whose meaning this follows.
+    """
+    return _core.kl_div(
+        input,
+        target,
+        reduction,
+        log_target,
+        return_grad,
+        grad_output,
+        grad_out,
+    )
+
+
+def entropy(
+    p: ArrayLike,
+    *,
+    axis: int = -1,
+    base: float | None = None,
+    return_grad: bool = False,
+    grad_output: ArrayLike | None = None,
+    grad_out: NDArray[Any] | None = None,
+) -> Any:
+    r"""Shannon's entropy of probabilities.
+
+    $$H = -\sum_i p_i \log p_i, \qquad \frac{\partial H}{\partial p_i} = -\log p_i - 1$$
+
+    of the numbers as they are, which are not normalised; $0 \log 0$ is 0.
+
+    Arguments:
+        p: Probabilities, or any numbers that are not negative; a NaN gives NaN.
+        axis: The axis to sum over.
+        base: The base of the logarithm: 2 for bits; nats without.
+        return_grad: Also return the gradient with respect to `p`.
+        grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
+        grad_out: The array that the gradient is written to, of the shape and type, of any
+            strides; it may be `p` itself. Implies `return_grad`.
+
+    Shape:
+        - p: any with at least one axis; the result lacks `axis`.
+
+    Returns:
+        The entropies, or `(entropies, grad)`: float32 for 16-bit `p`, otherwise of its type, within
+        2 ulp (float32) or 3 (float64) of the real number where no `p` is above 1. The gradient is
+        within 6 or 8 ulp of the larger of its two terms, whose difference vanishes at 1/e.
+
+    Errors:
+        TypeError: `p` is not of a float type; a masked array.
+        ValueError: an element is negative: where `grad_out` is `p`, nothing was written; there is
+            no such `axis`; `base` is not positive or 1; `grad_out` does not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> import crossent.functional as F
+        >>> F.entropy(np.array([[0.5, 0.5], [1.0, 0.0]]), base=2)
+        array([1., 0.])
+        >>> F.entropy(np.full(6, 1 / 6), base=2)  # a fair die
+        np.float64(2.584962500721156)
+
+    Reference:
+        Shannon, "A mathematical theory of communication" (1948); `scipy.stats.entropy`, which
+        normalises.
+    """
+    return _core.entropy(
+        p,
+        axis,
+        base,
+        return_grad,
+        grad_output,
+        grad_out,
+    )
+
+
+def binary_entropy(
+    p: ArrayLike,
+    *,
+    base: float | None = None,
+    return_grad: bool = False,
+    grad_output: ArrayLike | None = None,
+    grad_out: NDArray[Any] | None = None,
+) -> Any:
+    r"""Entropy of one probability: of a coin that falls on one side with it, element by element.
+
+    $$H(p) = -p \log p - (1 - p) \log(1 - p), \qquad
+      \frac{\partial H}{\partial p} = \log(1 - p) - \log p$$
+
+    Arguments:
+        p: Probabilities, in [0, 1]; a NaN gives NaN.
+        base: The base of the logarithm: 2 for bits; nats without.
+        return_grad: Also return the gradient with respect to `p`.
+        grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
+        grad_out: The array that the gradient is written to, of the shape and type, of any
+            strides; it may be `p` itself. Implies `return_grad`.
+
+    Shape:
+        - p, result: any, the same.
+
+    Returns:
+        The entropies, or `(entropies, grad)`: float32 for 16-bit `p`, otherwise of its type, within
+        2 ulp (float32) or 3 (float64) of the real number. The gradient is within 6 or 8 ulp of the
+        larger of its two terms, whose difference vanishes at 1/2.
+
+    Errors:
+        TypeError: `p` is not of a float type; a masked array.
+        ValueError: an element is outside of [0, 1]: where `grad_out` is `p`, nothing was written;
+            `base` is not positive or 1; `grad_out` does not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> import crossent.functional as F
+        >>> F.binary_entropy(np.array([0.5, 1.0, 1e-20]), base=2)
+        array([1.00000000e+00, 0.00000000e+00, 6.78812569e-19])
+
+    Reference:
+        Cover and Thomas, *Elements of Information Theory*, section 2.1.
+    """
+    return _core.binary_entropy(
+        p,
+        base,
+        return_grad,
+        grad_output,
+        grad_out,
     )
 
 

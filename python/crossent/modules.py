@@ -12,6 +12,7 @@ __all__ = [
     "BCELoss",
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
+    "KLDivLoss",
     "MultiLabelSoftMarginLoss",
     "NLLLoss",
     "SoftMarginLoss",
@@ -434,3 +435,60 @@ class SoftMarginLoss:
 
     def __repr__(self) -> str:
         return f"SoftMarginLoss(reduction={self.reduction!r})"
+
+
+class KLDivLoss:
+    r"""Kullback-Leibler divergence with torch's meaning, as an object.
+
+    $$\ell = t (\log t - x)$$
+
+    Calling it is `crossent.functional.kl_div`
+    with the options held here; that function's documentation has the gradient and the numbers.
+
+    Arguments:
+        reduction: `'mean'`, `'batchmean'`, `'sum'` or `'none'`.
+        log_target: Whether `target` holds logarithms.
+
+    Shape:
+        - input, target: any, the same.
+        - loss: a number, or for `'none'` input's shape.
+
+    Errors:
+        As of `crossent.functional.kl_div`, when called.
+
+    Example:
+        >>> import numpy as np
+        >>> from crossent import KLDivLoss
+        >>> KLDivLoss("sum")(np.log([0.5, 0.5]), [1.0, 0.0]) / np.log(2)
+        np.float64(1.0)
+
+    Reference:
+        `torch.nn.KLDivLoss`, whose meaning this follows.
+    """
+
+    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+        self.reduction = reduction
+        self.log_target = log_target
+
+    def __call__(
+        self,
+        input: ArrayLike,
+        target: ArrayLike,
+        *,
+        return_grad: bool = False,
+        grad_output: ArrayLike | None = None,
+        grad_out: NDArray[Any] | None = None,
+    ) -> Any:
+        """Compute the loss, and on request its gradient."""
+        return functional.kl_div(
+            input,
+            target,
+            self.reduction,
+            self.log_target,
+            return_grad=return_grad,
+            grad_output=grad_output,
+            grad_out=grad_out,
+        )
+
+    def __repr__(self) -> str:
+        return f"KLDivLoss(reduction={self.reduction!r}, log_target={self.log_target})"

@@ -24,7 +24,7 @@ const LEAST_VARIANCE: f64 = 1e-12;
 struct OfProbabilities;
 
 impl Pointwise for OfProbabilities {
-    const BOUNDED: bool = true;
+    const RANGE: &str = "in [0, 1]";
 
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
@@ -37,11 +37,11 @@ impl Pointwise for OfProbabilities {
         let value = if (is_one | t.simd_eq(c(0.0))).all_true() {
             // Where targets are sure, one logarithm is enough.
             let (u, less_one) = (is_one.select(p.x, rest), is_one.select(p.x - one, -p.x));
-            -clamp(log_probability::<S, F>(simd, u, less_one))
+            c(0.0) - clamp(log_probability::<S, F>(simd, u, less_one))
         } else {
             let log = clamp(log_probability::<S, F>(simd, p.x, p.x - one));
             let log_rest = clamp(log_probability::<S, F>(simd, rest, -p.x));
-            -t.mul_add(log, (one - t) * log_rest)
+            c(0.0) - t.mul_add(log, (one - t) * log_rest)
         };
         let variance = c(LEAST_VARIANCE).max(p.x * rest);
         let first = (p.x - t) * F::reciprocal::<S>(simd, variance);

@@ -21,10 +21,14 @@ pub struct Elements<'a> {
     pub weight: Option<View<'a>>,
     /// What each element's target is multiplied by; broadcast to the input's shape.
     pub pos_weight: Option<View<'a>>,
-    /// Which axis the losses are averaged over, where they are one a row of it.
+    /// The axis over which losses are added up, where they are one a row of it.
     pub axis: Option<usize>,
+    /// Whether they are the mean over the axis instead.
+    pub averages: bool,
     /// What becomes of the losses.
     pub reduction: Reduction,
+    /// What a mean divides by, if not by their number.
+    pub denominator: Option<f64>,
     /// The upstream gradient, a number.
     pub grad_output: f64,
     /// The upstream gradient, an array of the losses' shape; comes before the number.
@@ -41,7 +45,9 @@ impl<'a> Elements<'a> {
             weight: None,
             pos_weight: None,
             axis: None,
+            averages: false,
             reduction: Reduction::None,
+            denominator: None,
             grad_output: 1.0,
             grad_outputs: None,
         }
@@ -137,9 +143,13 @@ impl<'a> Elements<'a> {
             _ => None,
         };
 
-        let classes = self.axis.map_or(1, |axis| shape[axis]) as f64;
+        let classes = match self.axis {
+            Some(axis) if self.averages => shape[axis] as f64,
+            _ => 1.0,
+        };
         let rows = self.losses_shape().iter().product::<usize>() as f64;
-        let denominator = if self.reduction == Reduction::Mean { rows } else { 1.0 };
+        let mean = self.reduction == Reduction::Mean;
+        let denominator = if mean { self.denominator.unwrap_or(rows) } else { 1.0 };
         let order = Order::of(&self.input, self.axis);
         let seen = |view| Rows::new(view, self.axis, &order);
         let is_input = |view: &&crate::view::ViewMut<'_>| view.as_view().same_memory(&self.input);
@@ -171,17 +181,17 @@ impl<'a> Elements<'a> {
             .run::<F>(interrupted)?;
             match found.outside {
                 None => Ok(found.sum.value()),
-                Some((row, class)) => Err(self.outside(&order, row, class)),
+                Some((row, class)) => Err(self.outside::<L>(&order, row, class)),
             }
         };
         // What is refused must not have been overwritten.
-        if L::BOUNDED && in_place {
+        if !L::RANGE.is_empty() && in_place {
             job(Outputs::default())?;
         }
         Ok(job(outputs)? / (denominator * classes))
     }
 
-    fn outside(&self, order: &Order, row: usize, class: usize) -> Error {
+    fn outside<L: Pointwise>(&self, order: &Order, row: usize, class: usize) -> Error {
         let index = order.index_of(&self.losses_shape(), row);
         let mut index: Vec<_> = index.iter().map(ToString::to_string).collect();
         if let Some(axis) = self.axis {
@@ -190,6 +200,7 @@ impl<'a> Elements<'a> {
         let x = Rows::new(self.input.clone(), self.axis, order).pick::<f64>(row, class);
         let place =
             if index.is_empty() { String::new() } else { format!("[{}]", index.join(", ")) };
-        Error::Value(format!("{}{place} must be a probability in [0, 1], got {x}", self.names[0]))
+        let range = L::RANGE;
+        Error::Value(format!("{}{place} must be a probability {range}, got {x}", self.names[0]))
     }
 }

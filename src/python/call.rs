@@ -157,11 +157,13 @@ impl<'py> LossCall<'py> {
 pub(super) struct ElementCall<'py> {
     names: [&'static str; 2],
     input: Array<'py>,
-    target: Array<'py>,
+    target: Option<Array<'py>>,
     weight: Option<Array<'py>>,
     pos_weight: Option<Array<'py>>,
     axis: Option<usize>,
+    averages: bool,
     reduction: Reduction,
+    denominator: Option<f64>,
 }
 
 impl<'py> ElementCall<'py> {
@@ -176,17 +178,46 @@ impl<'py> ElementCall<'py> {
         Ok(Self {
             names: [input_name, target_name],
             input: Array::floats(input_name, input)?,
-            target: Array::numbers(target_name, target)?,
+            target: Some(Array::numbers(target_name, target)?),
             weight: numbers("weight", weight)?,
             pos_weight: numbers("pos_weight", pos_weight)?,
             axis: None,
+            averages: false,
             reduction,
+            denominator: None,
         })
     }
 
-    /// With one loss a row of the last axis.
-    pub(super) fn by_rows(mut self) -> PyResult<Self> {
-        self.axis = Some(class_axis(self.input.shape(), Some(-1), "axis")?);
+    /// Of an input alone, one number an element.
+    pub(super) fn of(name: &'static str, input: &Bound<'py, PyAny>) -> PyResult<Self> {
+        Ok(Self {
+            names: [name, ""],
+            input: Array::floats(name, input)?,
+            target: None,
+            weight: None,
+            pos_weight: None,
+            axis: None,
+            averages: false,
+            reduction: Reduction::None,
+            denominator: None,
+        })
+    }
+
+    /// With one loss a row of `axis`: the sum over it, or the mean.
+    pub(super) fn by_rows(mut self, axis: isize, averages: bool) -> PyResult<Self> {
+        self.axis = Some(class_axis(self.input.shape(), Some(axis), "axis")?);
+        self.averages = averages;
+        Ok(self)
+    }
+
+    /// With a mean over the first axis alone: what `batchmean` is.
+    pub(super) fn by_batch(mut self) -> PyResult<Self> {
+        let Some(n) = self.input.shape().first() else {
+            return Err(PyValueError::new_err(
+                "reduction must not be 'batchmean' where input has no axis",
+            ));
+        };
+        self.denominator = Some(*n as f64);
         Ok(self)
     }
 
@@ -202,16 +233,19 @@ impl<'py> ElementCall<'py> {
         let inputs = Elements {
             names: self.names,
             input: self.input.view()?,
-            target: Some(self.target.view()?),
+            target: view(&self.target)?,
             weight: view(&self.weight)?,
             pos_weight: view(&self.pos_weight)?,
             axis: self.axis,
+            averages: self.averages,
             reduction: self.reduction,
+            denominator: self.denominator,
             grad_output,
             grad_outputs,
         };
         let [input_name, target_name] = self.names;
-        let mut fixed = vec![(input_name, &self.input), (target_name, &self.target)];
+        let mut fixed = vec![(input_name, &self.input)];
+        fixed.extend(self.target.as_ref().map(|t| (target_name, t)));
         fixed.extend(self.weight.as_ref().map(|w| ("weight", w)));
         fixed.extend(self.pos_weight.as_ref().map(|w| ("pos_weight", w)));
         fixed.extend(upstream.as_ref().map(|g| ("grad_output", g)));

@@ -137,6 +137,31 @@ pub(crate) fn log_probability<S: Isa, F: Element>(
     u.simd_eq(u).select(log, u)
 }
 
+/// `log u` for `u >= 0`, to an ulp of `f64` whatever the caller's type: for what is subtracted from it.
+#[inline(always)]
+pub(crate) fn log<S: Isa>(simd: S, u: S::f64s) -> S::f64s {
+    let zero = c(simd, 0.0);
+    // What is subnormal is brought into range first.
+    let tiny = u.simd_lt(c(simd, f64::MIN_POSITIVE));
+    let scaled = tiny.select(u * c(simd, 2f64.powi(54)), u);
+    let log = log_exact(simd, scaled, scaled - c(simd, 1.0), zero, zero);
+    let log = tiny.select(log - c(simd, 54.0 * std::f64::consts::LN_2), log);
+    let log = u.simd_eq(zero).select(c(simd, f64::NEG_INFINITY), log);
+    // Neither infinity nor NaN went through the bits unharmed.
+    u.simd_lt(c(simd, f64::INFINITY)).select(log, u)
+}
+
+/// `log(1 - p)` of a probability, likewise.
+#[inline(always)]
+pub(crate) fn log1p_minus<S: Isa>(simd: S, p: S::f64s) -> S::f64s {
+    let u = c(simd, 1.0) - p;
+    let lost = (c(simd, 1.0) - u) - p;
+    let sure = p.simd_eq(c(simd, 1.0));
+    let log = log_exact(simd, sure.select(p, u), -p, lost, c(simd, 0.0));
+    let log = sure.select(c(simd, f64::NEG_INFINITY), log);
+    p.simd_eq(p).select(log, p)
+}
+
 /// `u = 2^k (1 + f)` with `1 + f` in [sqrt(1/2), sqrt 2), and where `k` is 0.
 #[inline(always)]
 fn octave<S: Isa>(simd: S, u: S::f64s, less_one: S::f64s) -> (S::f64s, S::f64s, Whole<S>) {

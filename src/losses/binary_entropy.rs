@@ -1,0 +1,63 @@
+//! The entropy of one probability: of a coin that falls on one side with it.
+//!
+//! ```text
+//! H     = -p log p - (1 - p) log(1 - p)
+//! dH/dp = log(1 - p) - log p
+//! ```
+//!
+//! Both terms of the entropy are positive. The derivative is a difference that vanishes at 1/2: its
+//! error there is one of the logarithms, which are those of `f64`.
+
+use super::common::Outputs;
+use super::elements::Elements;
+use super::entropy::Unit;
+use crate::error::Result;
+use crate::pointwise::{Jet, Point, Pointwise};
+use crate::simd::log1p::{log, log1p_minus};
+use crate::simd::{self, Element, Isa};
+use fearless_simd::prelude::*;
+
+#[derive(Clone, Copy, Debug)]
+struct BinaryEntropy {
+    unit: Unit,
+}
+
+impl Pointwise for BinaryEntropy {
+    const RANGE: &str = "in [0, 1]";
+
+    #[inline(always)]
+    fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
+        let c = |v: f64| simd::splat::<S, f64>(simd, v);
+        let (x, rest) = (p.x, c(1.0) - p.x);
+        let (log, log_rest) = (log(simd, x), log1p_minus(simd, x));
+        let term = |x: S::f64s, log: S::f64s| x.simd_eq(c(0.0)).select(c(0.0), x * log);
+        // A difference from 0 rather than a negation, which would leave -0.
+        let value = c(0.0) - (term(x, log) + term(rest, log_rest));
+        let first = log_rest - log;
+        let count = |nats: S::f64s| self.unit.count(simd, nats);
+        Jet { value: count(value), first: count(first), second: c(f64::NAN) }
+    }
+
+    #[inline(always)]
+    fn excess<S: Isa>(simd: S, x: S::f64s) -> S::f64s {
+        (x - simd::splat::<S, f64>(simd, 1.0)).max(-x)
+    }
+
+    fn is_outside(&self, x: f64) -> bool {
+        !(0.0..=1.0).contains(&x) && !x.is_nan()
+    }
+}
+
+/// Computes the entropy of each probability, and the gradient where `outputs` asks for it.
+///
+/// # Errors
+/// Where shapes or the base do not fit, before anything is written; where an input is no probability;
+/// and where `interrupted` says so.
+pub fn binary_entropy(
+    inputs: &Elements<'_>,
+    base: Option<f64>,
+    outputs: Outputs<'_>,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<f64> {
+    inputs.run(BinaryEntropy { unit: Unit::of(base)? }, outputs, interrupted)
+}

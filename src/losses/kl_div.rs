@@ -1,0 +1,60 @@
+//! The Kullback-Leibler divergence as torch has it, element by element: the input holds
+//! log-probabilities, the target probabilities or their logarithms.
+//!
+//! ```text
+//! loss = t (log t - x),       d/dx = -t
+//! loss = exp(t) (t - x),      d/dx = -exp(t)        where the target holds logarithms
+//! ```
+//!
+//! A mass of 0 adds nothing, whatever its logarithm. The difference vanishes where input and target
+//! agree: its error there is one of `log t`, which is that of `f64`.
+
+use super::common::Outputs;
+use super::elements::Elements;
+use crate::error::Result;
+use crate::float::Kind;
+use crate::pointwise::{Jet, Point, Pointwise};
+use crate::simd::exp::Shift;
+use crate::simd::log1p::log;
+use crate::simd::{self, Element, Isa};
+use fearless_simd::prelude::*;
+
+#[derive(Clone, Copy, Debug)]
+struct Divergence<const LOG_TARGET: bool>;
+
+impl<const LOG_TARGET: bool> Pointwise for Divergence<LOG_TARGET> {
+    #[inline(always)]
+    fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
+        let c = |v: f64| simd::splat::<S, f64>(simd, v);
+        let zero = c(0.0);
+        let (mass, log) = if LOG_TARGET {
+            // In a unit of 2^-64, so that what is subnormal is rounded once.
+            let unit = if F::KIND == Kind::F64 { -64.0 } else { 0.0 };
+            let shift = Shift::<S, f64>::new(simd, zero, c(unit));
+            let mass = shift.exp_by::<false>(simd, F::wide_exp_constants::<S>(), p.t);
+            (mass * c(unit.exp2()), p.t)
+        } else {
+            (p.t, log(simd, p.t))
+        };
+        let value = mass.simd_eq(zero).select(zero, mass * (log - p.x));
+        Jet { value, first: -mass, second: zero }
+    }
+}
+
+/// Computes the divergence, and the gradient where `outputs` asks for it. Returns the reduced loss, or
+/// the sum of the losses where they are not reduced.
+///
+/// # Errors
+/// Where shapes do not fit, before anything is written; and where `interrupted` says so.
+pub fn kl_div(
+    inputs: &Elements<'_>,
+    log_target: bool,
+    outputs: Outputs<'_>,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<f64> {
+    if log_target {
+        inputs.run(Divergence::<true>, outputs, interrupted)
+    } else {
+        inputs.run(Divergence::<false>, outputs, interrupted)
+    }
+}
