@@ -23,6 +23,8 @@ use std::sync::OnceLock;
 const TILE: usize = 1024;
 /// Elements that a thread draws at a time.
 const SPAN: usize = 64 << 10;
+/// Rows that a thread draws at the least, where neighbours in memory are rows.
+const LINE: usize = 256;
 /// Elements from which on a call is shared between threads.
 const PARALLEL: usize = 64 << 10;
 /// Bytes of an output from which on it is written past the caches.
@@ -170,8 +172,9 @@ struct Scratch<F> {
     value: Vec<F>,
     first: Vec<F>,
     second: Vec<F>,
-    /// The losses of a tile's rows.
-    losses: Vec<Compensated>,
+    /// The losses of a tile's rows so far, and what the roundings of their sums took.
+    sums: Vec<f64>,
+    lost: Vec<f64>,
 }
 
 /// What a kernel finds in a tile.
@@ -359,7 +362,9 @@ impl<L: Pointwise> Job<'_, L> {
             grad: place(self.grad.take()),
             hess: place(self.hess.take()),
         };
-        let spans = Spans::new(rows, SPAN / classes.max(1), outputs);
+        // Lines across rows are to be long enough for their calls to be worth it.
+        let least = if self.across() { LINE } else { 1 };
+        let spans = Spans::new(rows, (SPAN / classes.max(1)).max(least), outputs);
         let found: Vec<OnceLock<Found>> = vec![OnceLock::new(); spans.count()];
         let parallel = rows * classes >= PARALLEL;
         pool::run(&spans, parallel, interrupted, |span, scratch: &mut Scratch<F>| {
@@ -373,9 +378,14 @@ impl<L: Pointwise> Job<'_, L> {
         Ok(all)
     }
 
+    /// Whether neighbours in memory are rows.
+    fn across(&self) -> bool {
+        self.input.classes() == 1 || !self.input.classes_are_close()
+    }
+
     fn span<F: Element>(&self, span: &mut Span<'_>, to: Places, s: &mut Scratch<F>) -> Found {
         let classes = self.input.classes();
-        let across = classes == 1 || !self.input.classes_are_close();
+        let across = self.across();
         let (height, width) = match across {
             true => (TILE, 1),
             false => ((TILE / classes.max(1)).max(1), classes.clamp(1, TILE)),
@@ -384,9 +394,11 @@ impl<L: Pointwise> Job<'_, L> {
         let all = span.rows();
         for start in all.clone().step_by(height) {
             let rows = start..(start + height).min(all.end);
-            if classes != 1 {
-                s.losses.clear();
-                s.losses.resize(rows.len(), Compensated::default());
+            if classes != 1 && to.losses.is_some() {
+                for sums in [&mut s.sums, &mut s.lost] {
+                    sums.clear();
+                    sums.resize(rows.len(), 0.0);
+                }
             }
             for first in (0..classes).step_by(width) {
                 let block = first..(first + width).min(classes);
@@ -395,8 +407,13 @@ impl<L: Pointwise> Job<'_, L> {
             }
             if let Some(output) = to.losses {
                 if classes != 1 {
+                    // An infinite sum has a NaN for what it lost.
+                    let whole = |(sum, lost): (&f64, &f64)| {
+                        if lost.is_nan() { *sum } else { sum + lost }
+                    };
                     s.value.clear();
-                    s.value.extend(s.losses.iter().map(|sum| F::of(sum.value() / self.share)));
+                    let rows = s.sums.iter().zip(&s.lost).map(whole);
+                    s.value.extend(rows.map(|sum| F::of(sum / self.share)));
                 }
                 put(span, output, &Tile { rows, classes: 0..1, across: true }, &s.value);
             }
@@ -469,10 +486,7 @@ impl<L: Pointwise> Job<'_, L> {
                 .next();
         }
         if self.input.classes() != 1 && to.losses.is_some() {
-            for (r, sum) in s.losses.iter_mut().enumerate() {
-                (0..tile.classes.len())
-                    .for_each(|c| sum.add(s.value[r * row_step + c * class_step].wide()));
-            }
+            add_rows(&s.value, tile, &mut s.sums, &mut s.lost);
         }
         for (output, from) in [(to.grad, &s.first), (to.hess, &s.second)] {
             if let Some(output) = output {
@@ -481,6 +495,69 @@ impl<L: Pointwise> Job<'_, L> {
         }
         found
     }
+}
+
+/// Adds a tile's values to the sums of its rows.
+fn add_rows<F: Element>(values: &[F], tile: &Tile, sums: &mut [f64], lost: &mut [f64]) {
+    #[inline(never)]
+    fn across<S: Isa, F: Element>(simd: S, values: &[F], sums: &mut [f64], lost: &mut [f64]) {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let n = S::f64s::LEN;
+                let whole = values.len() - values.len() % n;
+                let parts = values.chunks_exact(n).zip(sums.chunks_exact_mut(n));
+                for ((v, sum), lost) in parts.zip(lost.chunks_exact_mut(n)) {
+                    let (a, b) = (simd::load::<S, f64>(simd, sum), F::load_f64s(simd, v));
+                    let total = a + b;
+                    let seen = total - a;
+                    let error = (a - (total - seen)) + (b - seen);
+                    simd::store::<S, f64>(total, sum);
+                    simd::store::<S, f64>(simd::load::<S, f64>(simd, lost) + error, lost);
+                }
+                for at in whole..values.len() {
+                    add(values[at].wide(), &mut sums[at], &mut lost[at]);
+                }
+            },
+        );
+    }
+    #[inline(never)]
+    fn along<S: Isa, F: Element>(
+        simd: S,
+        values: &[F],
+        classes: usize,
+        sums: &mut [f64],
+        lost: &mut [f64],
+    ) {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let n = simd::lanes::<S, F>();
+                for ((row, sum), lost) in values.chunks_exact(classes).zip(sums).zip(lost) {
+                    let mut total = F::Wide::<S>::zero(simd);
+                    let mut whole = row.chunks_exact(n);
+                    for v in &mut whole {
+                        total.add(simd::load(simd, v));
+                    }
+                    total.add(F::load_partial(simd, whole.remainder(), F::default()));
+                    add(total.total(), sum, lost);
+                }
+            },
+        );
+    }
+    #[inline(always)]
+    fn add(v: f64, sum: &mut f64, lost: &mut f64) {
+        let total = *sum + v;
+        let seen = total - *sum;
+        *lost += (*sum - (total - seen)) + (v - seen);
+        *sum = total;
+    }
+    let classes = tile.classes.len();
+    dispatch!(simd::level(), s => if tile.across {
+        across(s, values, sums, lost);
+    } else {
+        along(s, values, classes, sums, lost);
+    });
 }
 
 /// Writes a tile of an output, past the caches where it is large.
