@@ -38,6 +38,7 @@ bench: $(ENV)/bench.env $(ENV)/test.wheel  ## Measure the kernels, then crossent
 	cargo bench
 	$(ENV)/test/bin/python benches/accuracy.py
 	$(ENV)/test/bin/python benches/peers.py $(if $(QUICK),--quick)
+	$(ENV)/test/bin/python benches/elements.py $(if $(QUICK),--quick)
 	CROSSENT_SIMD=avx2 $(ENV)/test/bin/python benches/peers.py --peers torch $(if $(QUICK),--quick)
 	CROSSENT_SIMD=baseline $(ENV)/test/bin/python benches/peers.py --peers torch $(if $(QUICK),--quick)
 

@@ -1,0 +1,122 @@
+"""Losses of elements beside torch's, and beside the time to read their inputs.
+
+Float32 arrays of one shape with all cores, the loss alone and with its gradient into a buffer that
+is used again (torch's autograd makes a new one). Answers are checked against float64 before
+anything is timed; then the contestants take turns, as in peers.py. The floor of a loss is a read of
+all of its inputs, that of a gradient a copy of one of them besides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.special
+import torch
+import torch.nn.functional as TF
+from peers import Array, cores, digits, duration, machine, race, shape_of
+
+import crossent
+import crossent.functional as F
+from crossent import _core
+
+TOLERANCE = 1e-6
+REPEATS, QUICK_REPEATS = 11, 3
+
+# crossent's function, torch's, and the same in float64 of a pair of arrays
+LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[[Array, Array], Any]]] = {
+    "binary_cross_entropy_with_logits": (
+        F.binary_cross_entropy_with_logits,
+        TF.binary_cross_entropy_with_logits,
+        lambda x, t: np.mean(np.logaddexp(0, x) - t * x),
+    ),
+    "binary_cross_entropy": (
+        F.binary_cross_entropy,
+        TF.binary_cross_entropy,
+        lambda p, t: -np.mean(scipy.special.xlogy(t, p) + scipy.special.xlog1py(1 - t, -p)),
+    ),
+    "soft_margin_loss": (
+        F.soft_margin_loss,
+        TF.soft_margin_loss,
+        lambda x, t: np.mean(np.logaddexp(0, -t * x)),
+    ),
+    "kl_div": (
+        functools.partial(F.kl_div, reduction="batchmean"),
+        functools.partial(TF.kl_div, reduction="batchmean"),
+        lambda x, t: np.sum(scipy.special.xlogy(t, t) - t * x) / len(x),
+    ),
+}
+
+
+def inputs(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[Array, Array]:
+    x = rng.standard_normal(shape, np.float32) * 3
+    t = rng.integers(0, 2, shape).astype(np.float32)
+    if name == "binary_cross_entropy":
+        return F.sigmoid(x), t
+    if name == "soft_margin_loss":
+        return x, 2 * t - 1
+    if name == "kl_div":
+        return F.log_softmax(x, -1), F.softmax(x[::-1], -1)
+    return x, t
+
+
+def measure(name: str, shape: tuple[int, ...], repeats: int) -> list[list[float]]:
+    """Seconds of the floor, of crossent and of torch: for the loss, then with the gradient."""
+    ours, theirs, exact = LOSSES[name]
+    x, t = inputs(name, shape, np.random.default_rng(0))
+    both, out = np.concatenate([x, t]), np.empty_like(x)
+    want = exact(x.astype(np.float64), t.astype(np.float64))
+    tx, tt, leaf = torch.from_numpy(x), torch.from_numpy(t), torch.from_numpy(x).requires_grad_()
+
+    def gradient() -> Any:
+        loss = theirs(leaf, tt)
+        return loss, torch.autograd.grad(loss, leaf)[0]
+
+    for title, loss in (("crossent", ours(x, t)), ("torch", theirs(tx, tt).item())):
+        if not abs(loss / want - 1) <= TOLERANCE:
+            raise SystemExit(f"{name}: {title} is off by {abs(loss / want - 1):.1e} of the loss")
+    error = np.abs(ours(x, t, return_grad=True)[1] - gradient()[1].numpy()).max() * x.size
+    if not error <= 1e-3 * max(1, np.abs(gradient()[1].numpy()).max() * x.size):
+        raise SystemExit(f"{name}: the gradients are {error:.1e} / N apart")
+
+    def floor() -> None:
+        _core._read_floor(both[: len(x)])
+        _core._copy_floor(x, out)
+
+    return [
+        race(
+            [lambda: _core._read_floor(both), lambda: ours(x, t), lambda: theirs(tx, tt)], repeats
+        ),
+        race([floor, lambda: ours(x, t, grad_out=out), gradient], repeats),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shape", type=shape_of, default=(4096, 4096), metavar="NxC")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_REPEATS} samples of each")
+    options = parser.parse_args()
+    crossent.set_num_threads(cores())
+    torch.set_num_threads(cores())
+    repeats = QUICK_REPEATS if options.quick else REPEATS
+    print(f"{machine(['torch'])}; {options.shape}\n")
+    heads = "read floor | crossent | torch | floor with gradient | crossent | torch"
+    print(f"| loss | {heads} |\n|---{'|---:' * 6}|")
+    for name in LOSSES:
+        cells = []
+        for floor, ours, theirs in measure(name, options.shape, repeats):
+            cells += [
+                duration(floor),
+                f"**{duration(ours)}** ({digits(ours / floor)} floors)",
+                f"{duration(theirs)} ({digits(theirs / ours)}×)",
+            ]
+        print(f"| `{name}` | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
