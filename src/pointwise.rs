@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::float::Kind;
 use crate::pool;
 use crate::reduce::Upstream;
-use crate::simd::sum::{Compensated, Wide, Wide64};
+use crate::simd::sum::{Compensated, Wide, Wide64, two_sum};
 use crate::simd::{self, Element, Isa, dispatch, splat};
 use crate::view::{Rows, RowsMut, Span, Spans};
 use fearless_simd::prelude::*;
@@ -508,12 +508,10 @@ fn add_rows<F: Element>(values: &[F], tile: &Tile, sums: &mut [f64], lost: &mut 
                 let whole = values.len() - values.len() % n;
                 let parts = values.chunks_exact(n).zip(sums.chunks_exact_mut(n));
                 for ((v, sum), lost) in parts.zip(lost.chunks_exact_mut(n)) {
-                    let (a, b) = (simd::load::<S, f64>(simd, sum), F::load_f64s(simd, v));
-                    let total = a + b;
-                    let seen = total - a;
-                    let error = (a - (total - seen)) + (b - seen);
+                    let load = |from: &[f64]| simd::load::<S, f64>(simd, from);
+                    let [total, error] = two_sum(load(sum), F::load_f64s(simd, v));
                     simd::store::<S, f64>(total, sum);
-                    simd::store::<S, f64>(simd::load::<S, f64>(simd, lost) + error, lost);
+                    simd::store::<S, f64>(load(lost) + error, lost);
                 }
                 for at in whole..values.len() {
                     add(values[at].wide(), &mut sums[at], &mut lost[at]);
@@ -547,10 +545,8 @@ fn add_rows<F: Element>(values: &[F], tile: &Tile, sums: &mut [f64], lost: &mut 
     }
     #[inline(always)]
     fn add(v: f64, sum: &mut f64, lost: &mut f64) {
-        let total = *sum + v;
-        let seen = total - *sum;
-        *lost += (*sum - (total - seen)) + (v - seen);
-        *sum = total;
+        let [total, error] = two_sum(*sum, v);
+        (*sum, *lost) = (total, *lost + error);
     }
     let classes = tile.classes.len();
     dispatch!(simd::level(), s => if tile.across {

@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::float::Kind;
 use crate::pointwise::{Jet, Point, Pointwise};
 use crate::simd::logistic::Logistic;
+use crate::simd::sum::two_sum;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
 
@@ -43,18 +44,14 @@ impl Pointwise for WithLogits {
         let log = logistic.log(simd);
         let value = if F::KIND == Kind::F64 {
             // What the roundings of the masses, of the products and of the sum took, each exactly.
-            let two_sum_lost = |a: S::f64s, b: S::f64s, sum: S::f64s| {
-                let b_seen = sum - a;
-                (a - (sum - b_seen)) + (b - b_seen)
-            };
             let (a_lost, b_lost) = (simd::lost(simd, p.positive, p.t, a), (c(1.0) - b) - p.t);
-            let both_lost = two_sum_lost(a, b, both) + (a_lost + b_lost);
+            let both_lost = two_sum(a, b)[1] + (a_lost + b_lost);
             let mass_lost = logistic.by_sign(simd, b_lost, a_lost);
             let gap_lost = mass_lost.mul_add(far, simd::lost(simd, mass, far, gap));
             let product = both * log;
             let product_lost = both_lost.mul_add(log, simd::lost(simd, both, log, product));
-            let sum = product + gap;
-            let lost = two_sum_lost(product, gap, sum) + (product_lost + gap_lost);
+            let [sum, sum_lost] = two_sum(product, gap);
+            let lost = sum_lost + (product_lost + gap_lost);
             lost.simd_eq(lost).select(sum + lost, sum)
         } else {
             both.mul_add(log, gap)

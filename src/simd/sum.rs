@@ -5,6 +5,16 @@
 
 use super::{Element, Isa, V, load, splat, store};
 use fearless_simd::prelude::*;
+use std::ops::{Add, Sub};
+
+/// A sum as it rounds, and exactly what the rounding took from it: TwoSum (Knuth, The Art of Computer
+/// Programming 2, 4.2.2, theorem B), of numbers or of vectors.
+#[inline(always)]
+pub(crate) fn two_sum<T: Copy + Add<Output = T> + Sub<Output = T>>(a: T, b: T) -> [T; 2] {
+    let sum = a + b;
+    let b_seen = sum - a;
+    [sum, (a - (sum - b_seen)) + (b - b_seen)]
+}
 
 /// A vector of sums, held more widely than its summands.
 pub trait Wide<S: Isa, F: Element>: Copy {
@@ -83,13 +93,10 @@ impl<S: Isa> Wide<S, f64> for Wide64<S> {
         let zero = splat::<S, f64>(simd, 0.0);
         Self { sum: zero, error: zero }
     }
-    /// TwoSum (Knuth, The Art of Computer Programming 2, 4.2.2, theorem B): sum + error is exact.
     #[inline(always)]
     fn add(&mut self, v: S::f64s) {
-        let sum = self.sum + v;
-        let v_seen = sum - self.sum;
-        self.error += (self.sum - (sum - v_seen)) + (v - v_seen);
-        self.sum = sum;
+        let [sum, lost] = two_sum(self.sum, v);
+        (self.sum, self.error) = (sum, self.error + lost);
     }
     #[inline(always)]
     fn store(self, dst: &mut [f64]) {
