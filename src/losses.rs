@@ -5,7 +5,9 @@ pub mod binary_cross_entropy_with_logits;
 pub mod binary_entropy;
 pub mod cross_entropy;
 pub mod entropy;
+pub mod js_divergence;
 pub mod kl_div;
+pub mod kl_divergence;
 pub mod multilabel_soft_margin_loss;
 pub mod nll_loss;
 pub mod sigmoid;
@@ -43,4 +45,6 @@ pub const TABLE: &[Entry] = &[
     Entry { function: "kl_div", class: Some("KLDivLoss") },
     Entry { function: "entropy", class: None },
     Entry { function: "binary_entropy", class: None },
+    Entry { function: "kl_divergence", class: None },
+    Entry { function: "js_divergence", class: None },
 ];

@@ -45,27 +45,36 @@ pub(crate) struct Point<S: Isa> {
 pub(crate) struct Jet<S: Isa> {
     pub(crate) value: S::f64s,
     pub(crate) first: S::f64s,
+    /// The second derivative; of a divergence, which has two arguments, the derivative with respect
+    /// to `t`.
     pub(crate) second: S::f64s,
+}
+
+/// An argument of a loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Argument {
+    X,
+    T,
 }
 
 /// A member of the sigmoid family.
 pub(crate) trait Pointwise: Sync {
-    /// Where an `x` must be, in words, if that is checked: see [`Self::excess`].
+    /// Where arguments must be, in words, if that is checked: see [`Self::excess`].
     const RANGE: &str = "";
 
     /// The loss and its derivatives, in the precision that `F` needs. What a caller does not want
     /// is not computed, as all of it is inlined.
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S>;
 
-    /// By how much an `x` is outside of where the loss is defined: not above 0 within.
+    /// By how much an element is outside of where the loss is defined: not above 0 within.
     #[inline(always)]
-    fn excess<S: Isa>(_: S, x: S::f64s) -> S::f64s {
-        x
+    fn excess<S: Isa>(_: S, p: &Point<S>) -> S::f64s {
+        p.x
     }
 
-    /// Whether one is outside.
-    fn is_outside(&self, _: f64) -> bool {
-        false
+    /// Which of `x` and `t` is outside, if one is.
+    fn outside(_x: f64, _t: f64) -> Option<Argument> {
+        None
     }
 }
 
@@ -88,19 +97,20 @@ pub(crate) struct Job<'a, L> {
     /// The losses: one a row.
     pub(crate) losses: Option<RowsMut<'a>>,
     pub(crate) grad: Option<RowsMut<'a>>,
-    pub(crate) hess: Option<RowsMut<'a>>,
+    /// What [`Jet::second`] is.
+    pub(crate) second: Option<RowsMut<'a>>,
     /// What the losses of rows are divided by.
     pub(crate) share: f64,
-    /// Whether an output is the input's memory.
+    /// Whether an output is the memory of the input or of the target.
     pub(crate) in_place: bool,
 }
 
-/// The sum of all losses, and the first element outside of where the loss is defined, as a row and
-/// a class.
+/// The sum of all losses, and the first element outside of where the loss is defined: its row, its
+/// class, and which argument.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Found {
     pub(crate) sum: Compensated,
-    pub(crate) outside: Option<(usize, usize)>,
+    pub(crate) outside: Option<(usize, usize, Argument)>,
 }
 
 /// Rows and classes that are computed together: side by side in memory they are rows where
@@ -220,7 +230,7 @@ impl<S: Isa> Seeing<S> {
             upstream = upstream * load(own) * weight;
         }
         if !L::RANGE.is_empty() {
-            self.excess = L::excess(simd, point.x).max(self.excess);
+            self.excess = L::excess(simd, &point).max(self.excess);
         }
         let mut counted = jet.value;
         if live < S::f64s::LEN {
@@ -333,7 +343,7 @@ fn compute<F: Element, L: Pointwise>(
 struct Places {
     losses: Option<usize>,
     grad: Option<usize>,
-    hess: Option<usize>,
+    second: Option<usize>,
 }
 
 impl Found {
@@ -360,7 +370,7 @@ impl<L: Pointwise> Job<'_, L> {
         let places = Places {
             losses: place(self.losses.take()),
             grad: place(self.grad.take()),
-            hess: place(self.hess.take()),
+            second: place(self.second.take()),
         };
         // Lines across rows are to be long enough for their calls to be worth it.
         let least = if self.across() { LINE } else { 1 };
@@ -438,7 +448,7 @@ impl<L: Pointwise> Job<'_, L> {
             Upstream::PerRow(_) => 1.0 / denominator,
         };
         let own = match upstream {
-            Upstream::PerRow(g) if to.grad.is_some() || to.hess.is_some() => Some(g),
+            Upstream::PerRow(g) if to.grad.is_some() || to.second.is_some() => Some(g),
             _ => None,
         };
         let some = self.weight.is_some() || self.positive.is_some() || own.is_some();
@@ -456,10 +466,10 @@ impl<L: Pointwise> Job<'_, L> {
         });
         let from = Sources {
             x: tile.lend_or_stage(&self.input, &mut s.x, self.in_place),
-            t: self.target.as_ref().map(|t| tile.lend_or_stage(t, &mut s.t, false)),
+            t: self.target.as_ref().map(|t| tile.lend_or_stage(t, &mut s.t, self.in_place)),
             weights,
         };
-        let wanted = match (to.grad, to.hess) {
+        let wanted = match (to.grad, to.second) {
             (_, Some(_)) => wanted::SECOND,
             (Some(_), None) => wanted::FIRST,
             _ => wanted::VALUE,
@@ -467,7 +477,7 @@ impl<L: Pointwise> Job<'_, L> {
         for (buffer, is_wanted) in [
             (&mut s.value, to.losses.is_some()),
             (&mut s.first, to.grad.is_some()),
-            (&mut s.second, to.hess.is_some()),
+            (&mut s.second, to.second.is_some()),
         ] {
             buffer.resize(if is_wanted { len } else { 0 }, F::default());
         }
@@ -481,14 +491,18 @@ impl<L: Pointwise> Job<'_, L> {
             let all =
                 (0..tile.rows.len()).flat_map(|r| (0..tile.classes.len()).map(move |c| (r, c)));
             found.outside = all
-                .filter(|(r, c)| self.loss.is_outside(from.x[r * row_step + c * class_step].wide()))
-                .map(|(r, c)| (tile.rows.start + r, tile.classes.start + c))
+                .filter_map(|(r, c)| {
+                    let at = r * row_step + c * class_step;
+                    let t = from.t.map_or(0.0, |t| t[at].wide());
+                    let which = L::outside(from.x[at].wide(), t)?;
+                    Some((tile.rows.start + r, tile.classes.start + c, which))
+                })
                 .next();
         }
         if self.input.classes() != 1 && to.losses.is_some() {
             add_rows(&s.value, tile, &mut s.sums, &mut s.lost);
         }
-        for (output, from) in [(to.grad, &s.first), (to.hess, &s.second)] {
+        for (output, from) in [(to.grad, &s.first), (to.second, &s.second)] {
             if let Some(output) = output {
                 put(span, output, tile, from);
             }

@@ -34,7 +34,14 @@ fn cross_entropy<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
         let call = LossCall::new(input, target, weight, ignore_index, reduction, axis, true)?;
-        let derivatives = Derivatives { return_grad, grad_output, grad_out, return_hess, hess_out };
+        let derivatives = Derivatives {
+            return_grad,
+            grad_output,
+            grad_out,
+            return_hess,
+            hess_out,
+            ..Derivatives::default()
+        };
         call.run(&derivatives, |inputs, outputs, interrupted| {
             let options = compute::cross_entropy::Options { label_smoothing };
             compute::cross_entropy::cross_entropy(inputs, options, outputs, interrupted)
@@ -58,7 +65,7 @@ fn nll_loss<'py>(
     guarded(|| {
         let call = LossCall::new(input, target, weight, ignore_index, reduction, axis, false)?;
         let derivatives =
-            Derivatives { return_grad, grad_output, grad_out, return_hess: false, hess_out: None };
+            Derivatives { return_grad, grad_output, grad_out, ..Derivatives::default() };
         call.run(&derivatives, compute::nll_loss::nll_loss)
     })
 }
@@ -78,7 +85,7 @@ fn binary_cross_entropy<'py>(
         let call =
             ElementCall::new(("input", input), ("target", target), [weight, None], reduction)?;
         let derivatives =
-            Derivatives { return_grad, grad_output, grad_out, return_hess: false, hess_out: None };
+            Derivatives { return_grad, grad_output, grad_out, ..Derivatives::default() };
         call.run(&derivatives, compute::binary_cross_entropy::binary_cross_entropy)
     })
 }
@@ -104,7 +111,14 @@ fn binary_cross_entropy_with_logits<'py>(
             [weight, pos_weight],
             reduction,
         )?;
-        let derivatives = Derivatives { return_grad, grad_output, grad_out, return_hess, hess_out };
+        let derivatives = Derivatives {
+            return_grad,
+            grad_output,
+            grad_out,
+            return_hess,
+            hess_out,
+            ..Derivatives::default()
+        };
         call.run(
             &derivatives,
             compute::binary_cross_entropy_with_logits::binary_cross_entropy_with_logits,
@@ -129,7 +143,14 @@ fn multilabel_soft_margin_loss<'py>(
         let call =
             ElementCall::new(("input", input), ("target", target), [weight, None], reduction)?
                 .by_rows(-1, true)?;
-        let derivatives = Derivatives { return_grad, grad_output, grad_out, return_hess, hess_out };
+        let derivatives = Derivatives {
+            return_grad,
+            grad_output,
+            grad_out,
+            return_hess,
+            hess_out,
+            ..Derivatives::default()
+        };
         call.run(&derivatives, compute::multilabel_soft_margin_loss::multilabel_soft_margin_loss)
     })
 }
@@ -148,7 +169,14 @@ fn soft_margin_loss<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
         let call = ElementCall::new(("input", input), ("target", target), [None, None], reduction)?;
-        let derivatives = Derivatives { return_grad, grad_output, grad_out, return_hess, hess_out };
+        let derivatives = Derivatives {
+            return_grad,
+            grad_output,
+            grad_out,
+            return_hess,
+            hess_out,
+            ..Derivatives::default()
+        };
         call.run(&derivatives, compute::soft_margin_loss::soft_margin_loss)
     })
 }
@@ -170,7 +198,14 @@ fn sigmoid_focal_loss<'py>(
     guarded(|| {
         let call =
             ElementCall::new(("inputs", inputs), ("targets", targets), [None, None], reduction)?;
-        let derivatives = Derivatives { return_grad, grad_output, grad_out, return_hess, hess_out };
+        let derivatives = Derivatives {
+            return_grad,
+            grad_output,
+            grad_out,
+            return_hess,
+            hess_out,
+            ..Derivatives::default()
+        };
         let options = compute::sigmoid_focal_loss::Options { alpha, gamma };
         call.run(&derivatives, |inputs, outputs, interrupted| {
             compute::sigmoid_focal_loss::sigmoid_focal_loss(inputs, options, outputs, interrupted)
@@ -195,7 +230,7 @@ fn kl_div<'py>(
         let call = ElementCall::new(("input", input), ("target", target), [None, None], reduction)?;
         let call = if by_batch { call.by_batch()? } else { call };
         let derivatives =
-            Derivatives { return_grad, grad_output, grad_out, return_hess: false, hess_out: None };
+            Derivatives { return_grad, grad_output, grad_out, ..Derivatives::default() };
         call.run(&derivatives, |inputs, outputs, interrupted| {
             compute::kl_div::kl_div(inputs, log_target, outputs, interrupted)
         })
@@ -214,7 +249,7 @@ fn entropy<'py>(
     guarded(|| {
         let call = ElementCall::of("p", p)?.by_rows(axis, false)?;
         let derivatives =
-            Derivatives { return_grad, grad_output, grad_out, return_hess: false, hess_out: None };
+            Derivatives { return_grad, grad_output, grad_out, ..Derivatives::default() };
         call.run(&derivatives, |inputs, outputs, interrupted| {
             compute::entropy::entropy(inputs, base, outputs, interrupted)
         })
@@ -232,11 +267,65 @@ fn binary_entropy<'py>(
     guarded(|| {
         let call = ElementCall::of("p", p)?;
         let derivatives =
-            Derivatives { return_grad, grad_output, grad_out, return_hess: false, hess_out: None };
+            Derivatives { return_grad, grad_output, grad_out, ..Derivatives::default() };
         call.run(&derivatives, |inputs, outputs, interrupted| {
             compute::binary_entropy::binary_entropy(inputs, base, outputs, interrupted)
         })
     })
+}
+
+type Divergence = fn(
+    &compute::Elements<'_>,
+    Option<f64>,
+    compute::Outputs<'_>,
+    &dyn Fn() -> bool,
+) -> crate::error::Result<f64>;
+
+/// A function of two distributions.
+fn divergence<'py>(
+    p: (&'static str, &Bound<'py, PyAny>),
+    q: (&'static str, &Bound<'py, PyAny>),
+    (axis, base): (isize, Option<f64>),
+    return_grad: &Bound<'py, PyAny>,
+    [grad_output, grad_out]: [Option<&Bound<'py, PyAny>>; 2],
+    divergence: Divergence,
+) -> PyResult<Bound<'py, PyAny>> {
+    guarded(|| {
+        let call = ElementCall::of_two(p, q, axis)?;
+        let mut pair = None;
+        let derivatives = Derivatives::of_two(return_grad, grad_output, grad_out, &mut pair)?;
+        call.run(&derivatives, |inputs, outputs, interrupted| {
+            divergence(inputs, base, outputs, interrupted)
+        })
+    })
+}
+
+#[pyfunction]
+fn kl_divergence<'py>(
+    p: &Bound<'py, PyAny>,
+    q: &Bound<'py, PyAny>,
+    axis: isize,
+    base: Option<f64>,
+    return_grad: &Bound<'py, PyAny>,
+    grad_output: Option<&Bound<'py, PyAny>>,
+    grad_out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let kl = compute::kl_divergence::kl_divergence;
+    divergence(("p", p), ("q", q), (axis, base), return_grad, [grad_output, grad_out], kl)
+}
+
+#[pyfunction]
+fn js_divergence<'py>(
+    p: &Bound<'py, PyAny>,
+    q: &Bound<'py, PyAny>,
+    axis: isize,
+    base: Option<f64>,
+    return_grad: &Bound<'py, PyAny>,
+    grad_output: Option<&Bound<'py, PyAny>>,
+    grad_out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let js = compute::js_divergence::js_divergence;
+    divergence(("p", p), ("q", q), (axis, base), return_grad, [grad_output, grad_out], js)
 }
 
 /// A map of each element, into `out` where it is given.
@@ -418,6 +507,8 @@ fn core(module: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(kl_div, module)?,
         wrap_pyfunction!(entropy, module)?,
         wrap_pyfunction!(binary_entropy, module)?,
+        wrap_pyfunction!(kl_divergence, module)?,
+        wrap_pyfunction!(js_divergence, module)?,
         wrap_pyfunction!(sigmoid, module)?,
         wrap_pyfunction!(logsigmoid, module)?,
         wrap_pyfunction!(softmax, module)?,

@@ -7,6 +7,7 @@
 //! Whatever a kernel calls is `#[inline(always)]`, up to the closure given to `vectorize`: one
 //! missing attribute, and the instructions of the level are lost in that call.
 
+pub(crate) mod apart;
 pub(crate) mod exp;
 pub(crate) mod log1p;
 pub(crate) mod logistic;

@@ -91,6 +91,8 @@ def exact(function, *arrays):
     out = []
     for values in zip(*(np.ravel(a).tolist() for a in arrays), strict=True):
         value = function(*(mp.mpf(v) for v in values))
+        value = mp.mpf(value)
         high = np.longdouble(float(value))
-        out.append(high + np.longdouble(float(value - mp.mpf(float(value)))))
+        low = float(value - mp.mpf(float(value))) if np.isfinite(high) else 0
+        out.append(high + np.longdouble(low))
     return np.array(out, np.longdouble).reshape(np.shape(arrays[0]))

@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+import scipy.spatial.distance
+import scipy.special
 import scipy.stats
 import torch
 import torch.nn.functional as TF
+from elements import exact
 from layouts import LAYOUTS, assert_only_view_written, like
+from mpmath import mp
 from reference import FLOATS, GRAD_BAR, LOSS_BAR, assert_within
 from test_gradients import check_gradient, upstream_gradient
 
@@ -45,6 +49,72 @@ def kl_div(x, t):
     with np.errstate(invalid="ignore"):
         cross = np.where(t == 0, 0, t * x)
     return xlogx(t) - cross, np.maximum(np.abs(xlogx(t)), np.abs(cross))
+
+
+def kl_term(p, q):
+    """A term of a divergence and its derivatives, of numbers of mpmath."""
+    if p == 0 or q == 0:
+        return (q if p == 0 else mp.inf), mp.sign(p - q) * mp.inf if p or q else mp.mpf(0)
+    return p * mp.log(p / q) - p + q, mp.log(p / q)
+
+
+def js_term(p, q):
+    """The same, where each side is compared with the mean."""
+    of_p, of_q = kl_term(p, (p + q) / 2), kl_term(q, (p + q) / 2)
+    return (of_p[0] + of_q[0]) / 2, of_p[1] / 2, of_q[1] / 2
+
+
+# Of each divergence: its function, its term, and the derivatives of that.
+DIVERGENCES = {
+    "kl": (
+        F.kl_divergence,
+        lambda p, q: kl_term(p, q)[0],
+        lambda p, q: kl_term(p, q)[1],
+        lambda p, q: 1 if p == 0 else -mp.inf if q == 0 else 1 - p / q,
+    ),
+    "js": (
+        F.js_divergence,
+        lambda p, q: js_term(p, q)[0],
+        lambda p, q: js_term(p, q)[1],
+        lambda p, q: js_term(p, q)[2],
+    ),
+}
+EVERY_DIVERGENCE = pytest.mark.parametrize("divergence", DIVERGENCES)
+
+
+def pairs(kind, count, dtype, rng):
+    """Numbers to compare."""
+    p, z = rng.random(count), rng.standard_normal(count)
+    least = -44 if dtype == np.float32 else -320
+    p, q = {
+        "uniform": (p, rng.random(count)),
+        "near": (p, p * np.exp(0.1 * z)),
+        "very near": (p, p * (1 + 1e-5 * z)),
+        "far": (p, p * np.exp(3 * z)),
+        "any": (10 ** rng.uniform(least, 0, count), 10 ** rng.uniform(least, 0, count)),
+        "none": (np.round(p), np.round(rng.random(count)) * p),
+    }[kind]
+    return p.astype(dtype), np.abs(q).astype(dtype)
+
+
+def wide_terms(p, q, d):
+    """The terms of a divergence of q = p + d from p, in long double."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        y = d / p
+        series = np.zeros_like(y)
+        for n in range(32, 1, -1):
+            series = 1 / np.longdouble(n) - y * series
+        term = np.where(np.abs(y) < 0.2, p * y * y * series, p * np.log(p / q) + d)
+    return np.where(p == 0, q, np.where(q == 0, np.inf, term))
+
+
+def wide_divergence(name, p, q, axis=-1):
+    p, q = wide(p), wide(q)
+    if name == "kl":
+        return np.sum(wide_terms(p, q, q - p), axis=axis)
+    # KL(p, m) is half of KL(2p, p + q), whose difference needs no rounding.
+    of_both = wide_terms(2 * p, p + q, q - p) + wide_terms(2 * q, p + q, p - q)
+    return np.sum(of_both, axis=axis) / 4
 
 
 def distributions(rng, shape, dtype):
@@ -115,6 +185,87 @@ def test_kl_div(dtype, rng, worst):
     assert_within(grad, -mass, GRAD_BAR[name])
 
 
+@EVERY_DIVERGENCE
+@pytest.mark.parametrize("dtype", WIDE, ids=["float32", "float64"])
+@pytest.mark.parametrize("kind", ["uniform", "near", "very near", "far", "any", "none"])
+def test_divergence(divergence, dtype, kind, rng, worst):
+    ours, term, by_p, by_q = DIVERGENCES[divergence]
+    p, q = pairs(kind, 3000, dtype, rng)
+    name = np.dtype(dtype).name
+    got, grad_p, grad_q = ours(p[:, None], q[:, None], return_grad="both")
+    error = assert_within(got, exact(term, p, q), LOSS_BAR[name])
+    worst(f"{name:9} {divergence} divergence", kind, error)
+    assert_within(grad_p[:, 0], exact(by_p, p, q), GRAD_BAR[name])
+    with np.errstate(over="ignore"):
+        assert_within(grad_q[:, 0], exact(by_q, p, q), GRAD_BAR[name])
+
+
+@EVERY_DIVERGENCE
+@pytest.mark.parametrize("dtype", WIDE, ids=["float32", "float64"])
+@pytest.mark.parametrize("base", [None, 2, 0.5])
+def test_divergence_of_distributions(divergence, dtype, base, rng):
+    ours = DIVERGENCES[divergence][0]
+    unit = np.log(np.longdouble(base)) if base else 1
+    for classes in (1, 2, 3, 10, 17, 1000, 50257):
+        p, q = (distributions(rng, (max(3, 5000 // classes), classes), dtype) for _ in "pq")
+        want = wide_divergence(divergence, p, q) / unit
+        assert_within(ours(p, q, base=base), want, LOSS_BAR[np.dtype(dtype).name])
+        assert np.all(ours(p, p, base=base) == 0)
+        p, q = np.ascontiguousarray(p.T), np.asfortranarray(q.T)
+        assert_within(ours(p, q, axis=0, base=base), want, LOSS_BAR[np.dtype(dtype).name])
+
+
+def test_known_divergences(rng):
+    a, b = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    assert F.js_divergence(a, b) == np.log(2)
+    assert F.js_divergence(a, b, base=2) == 1
+    assert np.isinf(F.kl_divergence(a, b))
+    p, q = rng.dirichlet(np.ones(6), 2)
+    for got, want in (
+        (F.kl_divergence(p, q, base=2), scipy.stats.entropy(p, q, base=2)),
+        (F.kl_divergence(3 * p, q), scipy.special.kl_div(3 * p, q).sum()),
+        (np.sqrt(F.js_divergence(p, q)), scipy.spatial.distance.jensenshannon(p, q)),
+    ):
+        np.testing.assert_allclose(got, want, rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize(
+    "ours, p, q, want",
+    [
+        (F.kl_divergence, 0, 0, (0, 0, 1)),
+        (F.kl_divergence, 0, 0.25, (0.25, -np.inf, 1)),
+        (F.kl_divergence, 0.25, 0, (np.inf, np.inf, -np.inf)),
+        (F.kl_divergence, 0.25, np.inf, (np.inf, -np.inf, 1)),
+        (F.kl_divergence, np.inf, 0.25, (np.inf, np.inf, -np.inf)),
+        (F.kl_divergence, np.inf, np.inf, (np.nan, np.nan, np.nan)),
+        (F.kl_divergence, np.nan, 0.25, (np.nan, np.nan, np.nan)),
+        (F.kl_divergence, 0.25, np.nan, (np.nan, np.nan, np.nan)),
+        (F.js_divergence, 0, 0, (0, 0, 0)),
+        (F.js_divergence, 0, 0.25, (np.log(2) / 8, -np.inf, np.log(2) / 2)),
+        (F.js_divergence, 0.25, 0, (np.log(2) / 8, np.log(2) / 2, -np.inf)),
+        (F.js_divergence, np.inf, np.inf, (np.nan, np.nan, np.nan)),
+        (F.js_divergence, np.nan, 0.25, (np.nan, np.nan, np.nan)),
+        (F.js_divergence, 0.25, np.nan, (np.nan, np.nan, np.nan)),
+    ],
+)
+def test_edges_of_divergences(ours, p, q, want, dtype):
+    """The table of docs/numerics.md."""
+    p, q = np.full((3, 1), p, dtype), np.full((3, 1), q, dtype)
+    tolerance = 4 * np.finfo(np.float64).eps if dtype == np.float64 else 1e-7
+    for got, value in zip(ours(p, q, return_grad="both"), want, strict=True):
+        rtol = 4e-3 if got.dtype.itemsize == 2 else tolerance
+        np.testing.assert_allclose(got.astype(float).ravel(), np.full(3, float(value)), rtol)
+
+
+def test_cross_entropy_is_entropy_plus_kl_divergence(rng):
+    t = rng.dirichlet(np.ones(10), 2000)
+    x = rng.standard_normal((2000, 10)) * 3
+    q = F.softmax(x, 1)
+    parts = F.entropy(t) + F.kl_divergence(t, q) + (t - q).sum(axis=1)
+    assert_within(F.cross_entropy(x, t, reduction="none"), parts.astype(np.longdouble), 6)
+
+
 def test_known_coins_and_dice():
     assert F.entropy(np.array([0.5, 0.5]), base=2) == 1
     assert F.entropy(np.full(8, 0.125), base=2) == 3
@@ -134,6 +285,9 @@ def test_nan_stays_nan(dtype):
     p = np.array([[0.5, np.nan], [0.5, 0.5]], dtype)
     np.testing.assert_array_equal(np.isnan(F.entropy(p)), [True, False])
     np.testing.assert_array_equal(np.isnan(F.binary_entropy(p)), np.isnan(p.astype(float)))
+    for ours in (F.kl_divergence, F.js_divergence):
+        for pair in ((p, p[[1, 1]]), (p[[1, 1]], p)):
+            np.testing.assert_array_equal(np.isnan(ours(*pair)), [True, False])
     for got in (F.kl_div(p, p, "none"), F.kl_div(p[::-1], p, "none")):
         assert np.isnan(got[0, 1])
 
@@ -171,6 +325,38 @@ def test_gradient_of_entropy(axis, base, upstream, rng):
         factor,
         grad,
     )
+
+
+@pytest.mark.gradient("kl_divergence")
+@pytest.mark.gradient("js_divergence")
+@EVERY_DIVERGENCE
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("base", [None, 2])
+@pytest.mark.parametrize("upstream", ["one", "scalar", "array"])
+def test_gradient_of_divergence(divergence, axis, base, upstream, rng):
+    ours = DIVERGENCES[divergence][0]
+    p, q = rng.uniform(0.05, 1, (2, 3, 4, 5))
+    factor, grad_output = upstream_gradient(upstream, tuple(np.delete(p.shape, axis)), rng)
+    options = {"axis": axis, "base": base}
+    _, grad_p, grad_q = ours(p, q, return_grad="both", grad_output=grad_output, **options)
+    unit = np.log(np.longdouble(base)) if base else 1
+    check_gradient(
+        lambda p: ours(p, q, **options),
+        lambda p: wide_divergence(divergence, p, q, axis) / unit,
+        p,
+        factor,
+        grad_p,
+    )
+    check_gradient(
+        lambda q: ours(p, q, **options),
+        lambda q: wide_divergence(divergence, p, q, axis) / unit,
+        q,
+        factor,
+        grad_q,
+    )
+    alone = ours(p, q, return_grad=True, grad_output=grad_output, **options)
+    assert len(alone) == 2
+    np.testing.assert_array_equal(alone[1], grad_p)
 
 
 @pytest.mark.gradient("binary_entropy")
@@ -218,6 +404,19 @@ def test_every_layout(layout, dtype, rng):
     assert_within(F.binary_entropy(p), binary_entropy(values), LOSS_BAR[name])
     want, scale = kl_div(values[::-1], values)
     assert_within(F.kl_div(values[::-1], p, "none"), want, LOSS_BAR[name], scale)
+    q = np.ascontiguousarray(values[::-1])
+    for name_of, (ours, *_) in DIVERGENCES.items():
+        for axis in (0, 1, 2):
+            assert_within(
+                ours(p, q, axis=axis), wide_divergence(name_of, values, q, axis), LOSS_BAR[name]
+            )
+        a, b = like(layout, values)[0], like(layout, q)[0]
+        got = ours(a, b, axis=1, return_grad="both", grad_out=(a, b))
+        assert got[1] is a
+        assert got[2] is b
+        want = ours(values, q, axis=1, return_grad="both")
+        for one, other in zip(got, want, strict=True):
+            np.testing.assert_array_equal(one, other)
     out, out_base = layout(values.shape, values.dtype)
     F.entropy(values, axis=1, grad_out=out)
     assert_only_view_written(layout, out, out_base)
@@ -252,6 +451,8 @@ def test_same_bits_at_any_number_of_threads(rng):
                     F.entropy(p, axis=0),
                     F.binary_entropy(p),
                     *F.kl_div(p, p[::-1], "batchmean", return_grad=True),
+                    *F.kl_divergence(p, p[::-1], return_grad="both"),
+                    *F.js_divergence(p, p[::-1], axis=0, return_grad="both"),
                 ]
             )
     finally:
@@ -263,7 +464,9 @@ def test_same_bits_at_any_number_of_threads(rng):
 
 
 def test_errors():
-    p = np.full((2, 3), 0.25)
+    p, out = np.full((2, 3), 0.25), np.empty((2, 3))
+    q = p.copy()
+    q[1, 0] = -0.25
     for match, call in (
         (r"base must be positive and not 1, got 1", lambda: F.entropy(p, base=1)),
         (r"base must be positive and not 1, got -2", lambda: F.binary_entropy(p, base=-2)),
@@ -282,9 +485,40 @@ def test_errors():
             r"grad_output must be a number or have the loss's shape \(2,\), got \(3,\)",
             lambda: F.entropy(p, return_grad=True, grad_output=p[0]),
         ),
+        (r"q\[1, 0\] must be a probability not below 0, got -0.25", lambda: F.js_divergence(p, q)),
+        (r"p\[1, 0\] must be a probability not below 0, got -0.25", lambda: F.kl_divergence(q, p)),
+        (r"q must have the shape of p \(2, 3\), got \(3,\)", lambda: F.kl_divergence(p, p[0])),
+        (
+            r"return_grad must be True, False or 'both', got 'all'",
+            lambda: F.kl_divergence(p, p, return_grad="all"),
+        ),
+        (
+            r"grad_out\[1\] must have the input's shape \(2, 3\), got \(3,\)",
+            lambda: F.kl_divergence(p, p, return_grad="both", grad_out=(out, p[0])),
+        ),
+        (
+            r"grad_out\[1\] must not overlap p",
+            lambda: F.kl_divergence(p, p.copy(), return_grad="both", grad_out=(p.copy(), p)),
+        ),
+        (
+            r"grad_out\[0\] must not overlap q",
+            lambda: F.kl_divergence(out, p, return_grad="both", grad_out=(p, q)),
+        ),
+        (
+            r"grad_out\[1\] must not overlap grad_out\[0\]",
+            lambda: F.kl_divergence(p, p.copy(), return_grad="both", grad_out=(out, out)),
+        ),
     ):
         with pytest.raises(ValueError, match=match):
             call()
+    kept = q.copy()
+    with pytest.raises(ValueError, match=r"q\[1, 0\]"):
+        F.kl_divergence(p, kept, return_grad="both", grad_out=(out, kept))
+    np.testing.assert_array_equal(kept, q)
+    with pytest.raises(TypeError, match="grad_out must be a pair of arrays"):
+        F.kl_divergence(p, p, return_grad="both", grad_out=out)
+    with pytest.raises(TypeError, match="q must be a floating-point array, got int64"):
+        F.js_divergence(p, [[1, 2]])
     with pytest.raises(TypeError, match="p must be a floating-point array, got int64"):
         F.entropy([1, 2])
     kept = -p

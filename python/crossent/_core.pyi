@@ -132,6 +132,24 @@ def binary_entropy(
     grad_output: ArrayLike | None,
     grad_out: NDArray[Any] | None,
 ) -> Any: ...
+def kl_divergence(
+    p: ArrayLike,
+    q: ArrayLike,
+    axis: int,
+    base: float | None,
+    return_grad: bool | str,
+    grad_output: ArrayLike | None,
+    grad_out: NDArray[Any] | tuple[NDArray[Any], NDArray[Any]] | None,
+) -> Any: ...
+def js_divergence(
+    p: ArrayLike,
+    q: ArrayLike,
+    axis: int,
+    base: float | None,
+    return_grad: bool | str,
+    grad_output: ArrayLike | None,
+    grad_out: NDArray[Any] | tuple[NDArray[Any], NDArray[Any]] | None,
+) -> Any: ...
 def sigmoid(input: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]: ...
 def logsigmoid(input: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]: ...
 def softmax(input: ArrayLike, axis: int, out: NDArray[Any] | None) -> NDArray[Any]: ...

@@ -11,7 +11,7 @@
 use super::common::Outputs;
 use super::elements::Elements;
 use crate::error::Result;
-use crate::pointwise::{Jet, Point, Pointwise};
+use crate::pointwise::{Argument, Jet, Point, Pointwise};
 use crate::simd::log1p::log_probability;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
@@ -49,12 +49,12 @@ impl Pointwise for OfProbabilities {
     }
 
     #[inline(always)]
-    fn excess<S: Isa>(simd: S, x: S::f64s) -> S::f64s {
-        (x - simd::splat::<S, f64>(simd, 1.0)).max(-x)
+    fn excess<S: Isa>(simd: S, p: &Point<S>) -> S::f64s {
+        (p.x - simd::splat::<S, f64>(simd, 1.0)).max(-p.x)
     }
 
-    fn is_outside(&self, x: f64) -> bool {
-        !(0.0..=1.0).contains(&x) && !x.is_nan()
+    fn outside(x: f64, _: f64) -> Option<Argument> {
+        (!(0.0..=1.0).contains(&x) && !x.is_nan()).then_some(Argument::X)
     }
 }
 

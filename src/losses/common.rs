@@ -38,6 +38,8 @@ pub struct Outputs<'a> {
     pub grad: Option<ViewMut<'a>>,
     /// The Hessian's diagonal, shaped as the input.
     pub hess: Option<ViewMut<'a>>,
+    /// Of a divergence, the gradient with respect to its second argument.
+    pub target_grad: Option<ViewMut<'a>>,
 }
 
 /// Text for a shape, as NumPy prints it.

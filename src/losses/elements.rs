@@ -3,10 +3,10 @@
 use super::common::{Outputs, show_shape};
 use crate::error::{Error, Result};
 use crate::float::Kind;
-use crate::pointwise::{Job, Pointwise};
+use crate::pointwise::{Argument, Job, Pointwise};
 use crate::reduce::{Reduction, Upstream};
 use crate::simd::Element;
-use crate::view::{Order, Rows, RowsMut, View};
+use crate::view::{Order, Rows, RowsMut, View, ViewMut};
 
 /// The arguments that losses of elements share.
 #[derive(Clone, Debug)]
@@ -152,9 +152,13 @@ impl<'a> Elements<'a> {
         let denominator = if mean { self.denominator.unwrap_or(rows) } else { 1.0 };
         let order = Order::of(&self.input, self.axis);
         let seen = |view| Rows::new(view, self.axis, &order);
-        let is_input = |view: &&crate::view::ViewMut<'_>| view.as_view().same_memory(&self.input);
-        let written = [&outputs.losses, &outputs.grad, &outputs.hess];
-        let in_place = written.into_iter().flatten().any(|v| is_input(&v));
+        let read = |view: &ViewMut<'_>| {
+            let view = view.as_view();
+            view.same_memory(&self.input)
+                || self.target.as_ref().is_some_and(|t| view.same_memory(t))
+        };
+        let written = [&outputs.losses, &outputs.grad, &outputs.hess, &outputs.target_grad];
+        let in_place = written.into_iter().flatten().any(read);
         let upstream = match (grad_outputs, &self.grad_outputs) {
             (Some(g), _) => Upstream::PerRow(seen(g)),
             (None, Some(g)) => Upstream::Same(g.to_vec::<f64>()[0]),
@@ -174,14 +178,17 @@ impl<'a> Elements<'a> {
                 loss,
                 losses: outputs.losses.map(|view| RowsMut::new(view, None, &of_rows)),
                 grad: outputs.grad.map(|view| RowsMut::new(view, self.axis, &order)),
-                hess: outputs.hess.map(|view| RowsMut::new(view, self.axis, &order)),
+                second: outputs
+                    .hess
+                    .or(outputs.target_grad)
+                    .map(|view| RowsMut::new(view, self.axis, &order)),
                 share: classes,
                 in_place,
             }
             .run::<F>(interrupted)?;
             match found.outside {
                 None => Ok(found.sum.value()),
-                Some((row, class)) => Err(self.outside::<L>(&order, row, class)),
+                Some(at) => Err(self.outside::<L>(&order, at)),
             }
         };
         // What is refused must not have been overwritten.
@@ -191,16 +198,24 @@ impl<'a> Elements<'a> {
         Ok(job(outputs)? / (denominator * classes))
     }
 
-    fn outside<L: Pointwise>(&self, order: &Order, row: usize, class: usize) -> Error {
+    fn outside<L: Pointwise>(
+        &self,
+        order: &Order,
+        (row, class, which): (usize, usize, Argument),
+    ) -> Error {
         let index = order.index_of(&self.losses_shape(), row);
         let mut index: Vec<_> = index.iter().map(ToString::to_string).collect();
         if let Some(axis) = self.axis {
             index.insert(axis, class.to_string());
         }
-        let x = Rows::new(self.input.clone(), self.axis, order).pick::<f64>(row, class);
+        let (name, view) = match (which, &self.target) {
+            (Argument::T, Some(target)) => (self.names[1], target),
+            _ => (self.names[0], &self.input),
+        };
+        let x = Rows::new(view.clone(), self.axis, order).pick::<f64>(row, class);
         let place =
             if index.is_empty() { String::new() } else { format!("[{}]", index.join(", ")) };
         let range = L::RANGE;
-        Error::Value(format!("{}{place} must be a probability {range}, got {x}", self.names[0]))
+        Error::Value(format!("{name}{place} must be a probability {range}, got {x}"))
     }
 }

@@ -11,7 +11,7 @@
 use super::common::Outputs;
 use super::elements::Elements;
 use crate::error::{Error, Result};
-use crate::pointwise::{Jet, Point, Pointwise};
+use crate::pointwise::{Argument, Jet, Point, Pointwise};
 use crate::simd::log1p::log;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
@@ -36,12 +36,12 @@ impl Pointwise for Entropy {
     }
 
     #[inline(always)]
-    fn excess<S: Isa>(_: S, x: S::f64s) -> S::f64s {
-        -x
+    fn excess<S: Isa>(_: S, p: &Point<S>) -> S::f64s {
+        -p.x
     }
 
-    fn is_outside(&self, x: f64) -> bool {
-        x < 0.0
+    fn outside(x: f64, _: f64) -> Option<Argument> {
+        (x < 0.0).then_some(Argument::X)
     }
 }
 

@@ -10,6 +10,7 @@ use pyo3::exceptions::{
     PyIndexError, PyKeyboardInterrupt, PyRuntimeError, PyTypeError, PyValueError,
 };
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
@@ -75,12 +76,51 @@ pub(super) fn scalar<'py>(array: &Array<'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 /// The arguments about derivatives.
+#[derive(Default)]
 pub(super) struct Derivatives<'a, 'py> {
     pub(super) return_grad: bool,
     pub(super) grad_output: Option<&'a Bound<'py, PyAny>>,
     pub(super) grad_out: Option<&'a Bound<'py, PyAny>>,
     pub(super) return_hess: bool,
     pub(super) hess_out: Option<&'a Bound<'py, PyAny>>,
+    /// Of a divergence, whether its second argument's gradient is wanted, too, and where.
+    pub(super) return_both: bool,
+    pub(super) second_out: Option<Bound<'py, PyAny>>,
+}
+
+impl<'a, 'py> Derivatives<'a, 'py> {
+    /// Of a function of two distributions: `return_grad` may be `'both'`, and `grad_out` is then a
+    /// pair, which `pair` holds.
+    pub(super) fn of_two(
+        return_grad: &Bound<'py, PyAny>,
+        grad_output: Option<&'a Bound<'py, PyAny>>,
+        grad_out: Option<&'a Bound<'py, PyAny>>,
+        pair: &'a mut Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Self> {
+        if let Ok(return_grad) = return_grad.extract::<bool>() {
+            return Ok(Self { return_grad, grad_output, grad_out, ..Self::default() });
+        }
+        if !return_grad.extract::<String>().is_ok_and(|name| name == "both") {
+            return Err(PyValueError::new_err(format!(
+                "return_grad must be True, False or 'both', got {}",
+                return_grad.repr()?
+            )));
+        }
+        let mut both =
+            Self { return_grad: true, return_both: true, grad_output, ..Self::default() };
+        if let Some(given) = grad_out {
+            let Ok((first, second)) = given.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>)>()
+            else {
+                return Err(PyTypeError::new_err(format!(
+                    "grad_out must be a pair of arrays where return_grad is 'both', got {}",
+                    given.get_type().name()?
+                )));
+            };
+            both.grad_out = Some(pair.insert(first));
+            both.second_out = Some(second);
+        }
+        Ok(both)
+    }
 }
 
 /// The arguments that every loss of class targets takes, checked.
@@ -147,7 +187,7 @@ impl<'py> LossCall<'py> {
         shape.remove(self.axis);
         let reduces = self.reduction != Reduction::None || shape.is_empty();
         let losses = (!reduces).then_some(&shape[..]);
-        answer(&self.input, &fixed, losses, derivatives, |outputs, interrupted| {
+        answer([&self.input, &self.target], &fixed, losses, derivatives, |outputs, interrupted| {
             loss(&inputs, outputs, interrupted)
         })
     }
@@ -203,6 +243,17 @@ impl<'py> ElementCall<'py> {
         })
     }
 
+    /// Of two distributions, one number a row of `axis`.
+    pub(super) fn of_two(
+        (p_name, p): (&'static str, &Bound<'py, PyAny>),
+        (q_name, q): (&'static str, &Bound<'py, PyAny>),
+        axis: isize,
+    ) -> PyResult<Self> {
+        let q = Array::floats(q_name, q)?;
+        let of_p = Self { target: Some(q), names: [p_name, q_name], ..Self::of(p_name, p)? };
+        of_p.by_rows(axis, false)
+    }
+
     /// With one loss a row of `axis`: the sum over it, or the mean.
     pub(super) fn by_rows(mut self, axis: isize, averages: bool) -> PyResult<Self> {
         self.axis = Some(class_axis(self.input.shape(), Some(axis), "axis")?);
@@ -253,7 +304,8 @@ impl<'py> ElementCall<'py> {
         self.axis.map(|axis| shape.remove(axis));
         let reduces = self.reduction != Reduction::None || shape.is_empty();
         let losses = (!reduces).then_some(&shape[..]);
-        answer(&self.input, &fixed, losses, derivatives, |outputs, interrupted| {
+        let target = self.target.as_ref().unwrap_or(&self.input);
+        answer([&self.input, target], &fixed, losses, derivatives, |outputs, interrupted| {
             loss(&inputs, outputs, interrupted)
         })
     }
@@ -275,9 +327,10 @@ fn as_upstream<'a>(upstream: &Option<Array<'_>>) -> PyResult<(f64, Option<View<'
 }
 
 /// Makes outputs or checks those that were given, fills them, and returns what Python's caller asked
-/// for. `losses` is the shape of the losses where they are not reduced.
+/// for. The input is the first of what is `fixed`, a divergence's other argument the second; `losses`
+/// is the shape of the losses where they are not reduced.
 fn answer<'py>(
-    input: &Array<'py>,
+    [input, target]: [&Array<'py>; 2],
     fixed: &[(&str, &Array<'py>)],
     losses: Option<&[usize]>,
     derivatives: &Derivatives<'_, 'py>,
@@ -286,10 +339,10 @@ fn answer<'py>(
     let py = input.as_any().py();
     let wants_grad = derivatives.return_grad || derivatives.grad_out.is_some();
     let wants_hess = derivatives.return_hess || derivatives.hess_out.is_some();
-    let grad =
-        wants_grad.then(|| input.output_like("grad_out", derivatives.grad_out)).transpose()?;
+    let name = if derivatives.return_both { "grad_out[0]" } else { "grad_out" };
+    let grad = wants_grad.then(|| input.output_like(name, derivatives.grad_out)).transpose()?;
     if let Some(grad) = &grad {
-        grad.refuse_overlap("grad_out", fixed, true)?;
+        grad.refuse_overlap(name, fixed, true)?;
     }
     let hess =
         wants_hess.then(|| input.output_like("hess_out", derivatives.hess_out)).transpose()?;
@@ -299,11 +352,24 @@ fn answer<'py>(
             hess.refuse_overlap("hess_out", &[("grad_out", grad)], false)?;
         }
     }
+    let second_out = derivatives.second_out.as_ref();
+    let second = derivatives
+        .return_both
+        .then(|| target.output_like("grad_out[1]", second_out))
+        .transpose()?;
+    if let (Some(second), Some(grad)) = (&second, &grad) {
+        // It may be in its own argument's place, not in the other's.
+        let (input, others) = fixed.split_at(1);
+        second.refuse_overlap("grad_out[1]", input, false)?;
+        second.refuse_overlap("grad_out[1]", others, true)?;
+        second.refuse_overlap("grad_out[1]", &[("grad_out[0]", grad)], false)?;
+    }
     let losses = losses.map(|shape| input.losses(shape)).transpose()?;
     let outputs = Outputs {
         losses: losses.as_ref().map(Array::view_mut).transpose()?,
         grad: grad.as_ref().map(Array::view_mut).transpose()?,
         hess: hess.as_ref().map(Array::view_mut).transpose()?,
+        target_grad: second.as_ref().map(Array::view_mut).transpose()?,
     };
     let value = detached(py, |interrupted| loss(outputs, interrupted))?;
     let value = match losses {
@@ -316,10 +382,10 @@ fn answer<'py>(
     };
     let grad = given(derivatives.grad_out, grad);
     let hess = given(derivatives.hess_out, hess);
-    Ok(match (grad, hess) {
-        (None, None) => value,
-        (Some(grad), None) => (value, grad).into_pyobject(py)?.into_any(),
-        (None, Some(hess)) => (value, hess).into_pyobject(py)?.into_any(),
-        (Some(grad), Some(hess)) => (value, grad, hess).into_pyobject(py)?.into_any(),
+    let second = given(second_out, second);
+    let all: Vec<_> = [Some(value), grad, hess, second].into_iter().flatten().collect();
+    Ok(match <[_; 1]>::try_from(all) {
+        Ok([value]) => value,
+        Err(all) => PyTuple::new(py, all)?.into_any(),
     })
 }

@@ -26,9 +26,10 @@ use crate::float::Kind;
 use fearless_simd::SimdBase;
 use fearless_simd::prelude::*;
 
-const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
-const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
-const SERIES: [f64; 7] = [
+pub(super) const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
+pub(super) const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+/// `R(s^2) / s^2`.
+pub(super) const SERIES: [f64; 7] = [
     6.666_666_666_666_735e-1,
     3.999_999_999_940_942e-1,
     2.857_142_874_366_239e-1,
@@ -164,7 +165,11 @@ pub(crate) fn log1p_minus<S: Isa>(simd: S, p: S::f64s) -> S::f64s {
 
 /// `u = 2^k (1 + f)` with `1 + f` in [sqrt(1/2), sqrt 2), and where `k` is 0.
 #[inline(always)]
-fn octave<S: Isa>(simd: S, u: S::f64s, less_one: S::f64s) -> (S::f64s, S::f64s, Whole<S>) {
+pub(super) fn octave<S: Isa>(
+    simd: S,
+    u: S::f64s,
+    less_one: S::f64s,
+) -> (S::f64s, S::f64s, Whole<S>) {
     // Adding the distance from sqrt(1/2) to 1 moves the exponent's step there.
     let one = 0x3ff0_0000_0000_0000_u64;
     let sqrt_half = 0x3fe6_a09e_667f_3bcd_u64;
@@ -176,7 +181,7 @@ fn octave<S: Isa>(simd: S, u: S::f64s, less_one: S::f64s) -> (S::f64s, S::f64s, 
 }
 
 /// Where an octave is the one around 1.
-type Whole<S> = <<S as Simd>::f64s as SimdBase<S>>::Mask;
+pub(super) type Whole<S> = <<S as Simd>::f64s as SimdBase<S>>::Mask;
 
 /// `log(u + lost + short)`: `lost` where `u` is not in the octave around 1, in which `less_one`
 /// holds it.

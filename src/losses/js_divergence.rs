@@ -1,0 +1,68 @@
+//! The Jensen-Shannon divergence: how far two distributions are from their mean.
+//!
+//! ```text
+//! JS(p, q) = (KL(p, m) + KL(q, m)) / 2,     m = (p + q) / 2
+//! d/dp_i   = log(p_i / m_i) / 2,            d/dq_i = log(q_i / m_i) / 2
+//! ```
+//!
+//! A term of the divergence is homogeneous: `KL(p, m) = KL(2p, p + q) / 2`, whose arguments are
+//! exact but for one rounding that is known.
+
+use super::common::Outputs;
+use super::elements::Elements;
+use super::entropy::Unit;
+use super::kl_divergence::negative;
+use crate::error::Result;
+use crate::pointwise::{Argument, Jet, Point, Pointwise};
+use crate::simd::apart::apart;
+use crate::simd::sum::two_sum;
+use crate::simd::{self, Element, Isa};
+use fearless_simd::prelude::*;
+
+#[derive(Clone, Copy, Debug)]
+struct JensenShannon {
+    unit: Unit,
+}
+
+impl Pointwise for JensenShannon {
+    const RANGE: &str = "not below 0";
+
+    #[inline(always)]
+    fn at<S: Isa, F: Element>(&self, simd: S, point: &Point<S>) -> Jet<S> {
+        let c = |v: f64| simd::splat::<S, f64>(simd, v);
+        let (p, q) = (point.x, point.t);
+        let sum = two_sum(p, q);
+        let d = two_sum(q, -p);
+        let of_p = apart::<S, F>(simd, p + p, sum, d);
+        let of_q = apart::<S, F>(simd, q + q, sum, d.map(|v| -v));
+        let count = |nats: S::f64s| self.unit.count(simd, nats);
+        Jet {
+            value: count(c(0.25) * (of_p.term + of_q.term)),
+            first: count(c(-0.5) * of_p.log + c(0.0)),
+            second: count(c(-0.5) * of_q.log + c(0.0)),
+        }
+    }
+
+    #[inline(always)]
+    fn excess<S: Isa>(_: S, p: &Point<S>) -> S::f64s {
+        (-p.t).max(-p.x)
+    }
+
+    fn outside(p: f64, q: f64) -> Option<Argument> {
+        negative(p, q)
+    }
+}
+
+/// Computes the divergence over an axis, and the gradients that `outputs` asks for.
+///
+/// # Errors
+/// Where shapes or the base do not fit, before anything is written; where an input is negative; and
+/// where `interrupted` says so.
+pub fn js_divergence(
+    inputs: &Elements<'_>,
+    base: Option<f64>,
+    outputs: Outputs<'_>,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<f64> {
+    inputs.run(JensenShannon { unit: Unit::of(base)? }, outputs, interrupted)
+}
