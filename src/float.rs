@@ -57,8 +57,17 @@ impl Format {
     }
 }
 
+mod sealed {
+    /// What only this crate's types are: memory is cast on what a [`super::Real`] says of itself.
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
 /// A type that kernels compute in: `f32` or `f64`.
-pub trait Real: Copy + PartialOrd + Default + Send + Sync + std::fmt::Debug + 'static {
+pub trait Real:
+    sealed::Sealed + Copy + PartialOrd + Default + Send + Sync + std::fmt::Debug + 'static
+{
     /// Its storage kind.
     const KIND: Kind;
     /// Rounds to this type.

@@ -1,6 +1,6 @@
 //! `crossent`: entropy and cross-entropy with exact gradients.
 //!
-//! The map. Dependencies point one way, down this list reversed; each file has one idea.
+//! The map. Each module uses those below it, never one above; each file has one idea.
 //!
 //! | module | what it is |
 //! |---|---|

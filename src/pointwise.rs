@@ -573,8 +573,8 @@ fn add_rows<F: Element>(values: &[F], tile: &Tile, sums: &mut [f64], lost: &mut 
 /// Writes a tile of an output, past the caches where it is large.
 fn put<F: Element>(span: &mut Span<'_>, output: usize, tile: &Tile, from: &[F]) {
     let (rows, classes) = (tile.rows.clone(), tile.classes.clone());
-    let to = span.shape_of(output);
-    let large = to.rows() * to.classes() * size_of::<F>() >= STREAM;
+    let to = span.layout(output);
+    let large = to.bytes::<F>() >= STREAM;
     if large && classes.len() == 1 && to.lends_columns::<F>(&rows) {
         simd::stream_slice(from, span.lines_of_rows_mut(output, rows, classes).line(0));
     } else if large && rows.len() == 1 && to.lends_rows::<F>() {

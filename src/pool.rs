@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// How often the caller asks whether it should stop.
 const PATIENCE: Duration = Duration::from_millis(50);
 
+/// More threads than these no call may use: each has memory of its own.
+pub const MOST_THREADS: usize = 1024;
+
 /// 0 until somebody asks or sets.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 static POOL: Mutex<Option<Pool>> = Mutex::new(None);
@@ -36,6 +39,7 @@ pub fn num_threads() -> usize {
             let n = asked.and_then(|n| n.parse().ok()).filter(|n| *n > 0).unwrap_or_else(|| {
                 std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
             });
+            let n = n.min(MOST_THREADS);
             THREADS.store(n, Ordering::Relaxed);
             n
         }
@@ -43,9 +47,9 @@ pub fn num_threads() -> usize {
     }
 }
 
-/// Sets how many threads a call may use; at least one.
+/// Sets how many threads a call may use; at least one, at most [`MOST_THREADS`].
 pub fn set_num_threads(n: usize) {
-    THREADS.store(n.max(1), Ordering::Relaxed);
+    THREADS.store(n.clamp(1, MOST_THREADS), Ordering::Relaxed);
 }
 
 /// The pool with so many workers, or none where it cannot be had at once.

@@ -9,12 +9,40 @@ mod floor;
 
 use crate::error::Error;
 use crate::losses as compute;
+use crate::reduce::Reduction;
 use crate::view::{View, ViewMut};
 use crate::{pool, simd};
 use array::{Array, class_axis};
 use call::{Derivatives, ElementCall, LossCall, detached, guarded, scalar};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+
+/// An integer that fits; the error names the argument.
+fn integer<'py, T>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<T>
+where
+    T: for<'a> FromPyObject<'a, 'py, Error = PyErr>,
+{
+    given.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(given.py()) {
+            PyValueError::new_err(format!("{name} must fit 64 bits, got {given}"))
+        } else {
+            let kind = given.get_type().name().map_or_else(|e| e.to_string(), |n| n.to_string());
+            PyTypeError::new_err(format!("{name} must be an integer, got {kind}"))
+        }
+    })
+}
+
+fn ignore_index_of(given: &Bound<'_, PyAny>) -> PyResult<i64> {
+    integer("ignore_index", given)
+}
+
+fn axis_of(given: &Bound<'_, PyAny>) -> PyResult<isize> {
+    integer("axis", given)
+}
+
+fn some_axis_of(given: &Bound<'_, PyAny>) -> PyResult<Option<isize>> {
+    if given.is_none() { Ok(None) } else { axis_of(given).map(Some) }
+}
 
 #[pyfunction]
 #[allow(clippy::too_many_arguments, reason = "the signature is torch's and ours")]
@@ -22,10 +50,10 @@ fn cross_entropy<'py>(
     input: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
     weight: Option<&Bound<'py, PyAny>>,
-    ignore_index: i64,
+    #[pyo3(from_py_with = ignore_index_of)] ignore_index: i64,
     reduction: &str,
     label_smoothing: f64,
-    axis: Option<isize>,
+    #[pyo3(from_py_with = some_axis_of)] axis: Option<isize>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
@@ -55,9 +83,9 @@ fn nll_loss<'py>(
     input: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
     weight: Option<&Bound<'py, PyAny>>,
-    ignore_index: i64,
+    #[pyo3(from_py_with = ignore_index_of)] ignore_index: i64,
     reduction: &str,
-    axis: Option<isize>,
+    #[pyo3(from_py_with = some_axis_of)] axis: Option<isize>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
@@ -226,6 +254,11 @@ fn kl_div<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
         let by_batch = reduction == "batchmean";
+        if !by_batch && Reduction::parse(reduction).is_err() {
+            return Err(PyValueError::new_err(format!(
+                "reduction must be 'none', 'mean', 'batchmean' or 'sum', got {reduction:?}"
+            )));
+        }
         let reduction = if by_batch { "mean" } else { reduction };
         let call = ElementCall::new(("input", input), ("target", target), [None, None], reduction)?;
         let call = if by_batch { call.by_batch()? } else { call };
@@ -240,7 +273,7 @@ fn kl_div<'py>(
 #[pyfunction]
 fn entropy<'py>(
     p: &Bound<'py, PyAny>,
-    axis: isize,
+    #[pyo3(from_py_with = axis_of)] axis: isize,
     base: Option<f64>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
@@ -304,7 +337,7 @@ fn divergence<'py>(
 fn kl_divergence<'py>(
     p: &Bound<'py, PyAny>,
     q: &Bound<'py, PyAny>,
-    axis: isize,
+    #[pyo3(from_py_with = axis_of)] axis: isize,
     base: Option<f64>,
     return_grad: &Bound<'py, PyAny>,
     grad_output: Option<&Bound<'py, PyAny>>,
@@ -318,7 +351,7 @@ fn kl_divergence<'py>(
 fn js_divergence<'py>(
     p: &Bound<'py, PyAny>,
     q: &Bound<'py, PyAny>,
-    axis: isize,
+    #[pyo3(from_py_with = axis_of)] axis: isize,
     base: Option<f64>,
     return_grad: &Bound<'py, PyAny>,
     grad_output: Option<&Bound<'py, PyAny>>,
@@ -373,7 +406,7 @@ fn normalised<'py>(
     log: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
     mapped(py, input, out, |input, out, interrupted| {
-        let axis = class_axis(input.shape(), Some(axis), "axis")?;
+        let axis = class_axis("input", input.shape(), Some(axis))?;
         if log {
             compute::softmax::log_softmax(input, axis, out, interrupted)
         } else {
@@ -386,7 +419,7 @@ fn normalised<'py>(
 fn softmax<'py>(
     py: Python<'py>,
     input: &Bound<'py, PyAny>,
-    axis: isize,
+    #[pyo3(from_py_with = axis_of)] axis: isize,
     out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     normalised(py, input, axis, out, false)
@@ -396,7 +429,7 @@ fn softmax<'py>(
 fn log_softmax<'py>(
     py: Python<'py>,
     input: &Bound<'py, PyAny>,
-    axis: isize,
+    #[pyo3(from_py_with = axis_of)] axis: isize,
     out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     normalised(py, input, axis, out, true)
@@ -406,12 +439,12 @@ fn log_softmax<'py>(
 fn logsumexp<'py>(
     py: Python<'py>,
     input: &Bound<'py, PyAny>,
-    axis: isize,
+    #[pyo3(from_py_with = axis_of)] axis: isize,
     keepdims: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
         let input = Array::floats("input", input)?;
-        let axis = class_axis(input.shape(), Some(axis), "axis")?;
+        let axis = class_axis("input", input.shape(), Some(axis))?;
         let mut shape = input.shape().to_vec();
         shape.remove(axis);
         let out = input.losses(&shape)?;
@@ -449,10 +482,14 @@ fn losses() -> Vec<(&'static str, Option<&'static str>)> {
 ///     1
 ///     >>> crossent.set_num_threads(before)
 #[pyfunction]
-fn set_num_threads(n: i64) -> PyResult<()> {
+fn set_num_threads(n: &Bound<'_, PyAny>) -> PyResult<()> {
+    let n: i64 = integer("n", n)?;
     match usize::try_from(n) {
-        Ok(n @ 1..) => pool::set_num_threads(n),
-        _ => return Err(PyValueError::new_err(format!("n must be at least 1, got {n}"))),
+        Ok(n @ 1..=pool::MOST_THREADS) => pool::set_num_threads(n),
+        _ => {
+            let most = pool::MOST_THREADS;
+            return Err(PyValueError::new_err(format!("n must be in [1, {most}], got {n}")));
+        }
     }
     Ok(())
 }

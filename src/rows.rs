@@ -106,7 +106,7 @@ impl<'a, F: Element, L: Settle> Job<'a, F, L> {
         };
         let along = shared.goes_along();
         let group = shared.group(along);
-        let step = (SPAN / classes.max(1)).next_multiple_of(group);
+        let step = (SPAN / classes.max(1)).max(1).next_multiple_of(group);
         let spans = Spans::new(rows, step, outputs);
         let results: Vec<OnceLock<(Compensated, Census)>> = vec![OnceLock::new(); spans.count()];
         pool::run(&spans, rows * classes >= PARALLEL, interrupted, |span, scratch| {

@@ -142,6 +142,10 @@ pub trait Element: Real + SimdFloatElement {
         x: Self::Lanes<S>,
         floor: Self::Lanes<S>,
     ) -> Self::Lanes<S>;
+    /// `a b`, and of `f64` what its rounding took; of `f32`, whose sums are wider, 0.
+    fn times<S: Isa>(simd: S, a: Self::Lanes<S>, b: Self::Lanes<S>) -> [Self::Lanes<S>; 2];
+    /// `a + b`, likewise.
+    fn plus<S: Isa>(simd: S, a: Self::Lanes<S>, b: Self::Lanes<S>) -> [Self::Lanes<S>; 2];
     /// `1 / v`, as good as exact to this type.
     fn reciprocal<S: Isa>(simd: S, v: S::f64s) -> S::f64s;
     /// As many numbers as `f64` lanes hold, widened.
@@ -180,6 +184,14 @@ impl Element for f32 {
     #[inline(always)]
     fn unless_below<S: Isa>(simd: S, v: S::f32s, x: S::f32s, floor: S::f32s) -> S::f32s {
         simd.unless_below_f32(v, x, floor)
+    }
+    #[inline(always)]
+    fn times<S: Isa>(simd: S, a: S::f32s, b: S::f32s) -> [S::f32s; 2] {
+        [a * b, splat::<S, f32>(simd, 0.0)]
+    }
+    #[inline(always)]
+    fn plus<S: Isa>(simd: S, a: S::f32s, b: S::f32s) -> [S::f32s; 2] {
+        [a + b, splat::<S, f32>(simd, 0.0)]
     }
     #[inline(always)]
     fn reciprocal<S: Isa>(simd: S, v: S::f64s) -> S::f64s {
@@ -238,6 +250,15 @@ impl Element for f64 {
     #[inline(always)]
     fn unless_below<S: Isa>(simd: S, v: S::f64s, x: S::f64s, floor: S::f64s) -> S::f64s {
         simd.unless_below_f64(v, x, floor)
+    }
+    #[inline(always)]
+    fn times<S: Isa>(simd: S, a: S::f64s, b: S::f64s) -> [S::f64s; 2] {
+        let product = a * b;
+        [product, lost(simd, a, b, product)]
+    }
+    #[inline(always)]
+    fn plus<S: Isa>(_: S, a: S::f64s, b: S::f64s) -> [S::f64s; 2] {
+        sum::two_sum(a, b)
     }
     #[inline(always)]
     fn reciprocal<S: Isa>(simd: S, v: S::f64s) -> S::f64s {

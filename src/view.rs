@@ -11,7 +11,7 @@
 mod copy;
 mod rows;
 
-pub use rows::{Lines, LinesMut, Order, Rows, RowsMut, Span, Spans};
+pub use rows::{Layout, Lines, LinesMut, Order, Rows, RowsMut, Span, Spans};
 
 use crate::float::{Format, Real};
 use std::marker::PhantomData;
@@ -45,7 +45,7 @@ impl<'a> View<'a> {
     /// # Panics
     /// Where the shape does not hold exactly the slice's elements.
     pub fn of<F: Real>(data: &'a [F], shape: &[usize]) -> Self {
-        assert_eq!(data.len(), shape.iter().product::<usize>(), "shape {shape:?}");
+        assert_eq!(Some(data.len()), elements(shape), "shape {shape:?}");
         // SAFETY: the slice holds the elements that C-order strides reach.
         unsafe {
             Self::from_raw(
@@ -62,7 +62,7 @@ impl<'a> View<'a> {
     /// # Panics
     /// Where the shape does not hold exactly the slice's elements.
     pub fn of_indices(data: &'a [i64], shape: &[usize]) -> Self {
-        assert_eq!(data.len(), shape.iter().product::<usize>(), "shape {shape:?}");
+        assert_eq!(Some(data.len()), elements(shape), "shape {shape:?}");
         // SAFETY: the slice holds the elements that C-order strides reach.
         unsafe {
             Self::from_raw(
@@ -78,7 +78,8 @@ impl<'a> View<'a> {
     ///
     /// # Safety
     /// For `'a`, every element that shape and strides (in bytes) reach from `data` must be
-    /// readable memory. Alignment is not needed.
+    /// readable memory, which nothing writes to but a [`ViewMut`] of the same elements at the same
+    /// places. Alignment is not needed.
     pub unsafe fn from_raw(
         data: *const u8,
         format: Format,
@@ -107,11 +108,6 @@ impl<'a> View<'a> {
     /// Whether it has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// The address of the first element.
-    pub fn address(&self) -> usize {
-        self.data.addr()
     }
 
     /// Whether the other view has the same elements at the same places.
@@ -165,7 +161,10 @@ impl<'a> ViewMut<'a> {
     /// # Panics
     /// Where the shape does not hold exactly the slice's elements.
     pub fn of<F: Real>(data: &'a mut [F], shape: &[usize]) -> Self {
-        Self { view: View::of(data, shape), lifetime: PhantomData }
+        // By its own pointer: one made of a shared borrow may not be written through.
+        let at = data.as_mut_ptr().cast();
+        let view = View { data: at, ..View::of(data, shape) };
+        Self { view, lifetime: PhantomData }
     }
 
     /// The view of memory that something else keeps.
@@ -186,9 +185,14 @@ impl<'a> ViewMut<'a> {
     }
 
     /// What it would be to read.
-    pub fn as_view(&self) -> &View<'a> {
+    pub fn as_view(&self) -> &View<'_> {
         &self.view
     }
+}
+
+/// How many elements a shape has, if so many can be.
+fn elements(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1_usize, |n, d| n.checked_mul(*d))
 }
 
 /// The strides in bytes of an array in C order.

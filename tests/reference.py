@@ -23,7 +23,8 @@ FLOATS = [np.dtype(np.float16), BFLOAT16, np.dtype(np.float32), np.dtype(np.floa
 # Error bars in ulp, by the type of the result. A 16-bit gradient is a float32 result rounded once.
 LOSS_BAR = {"float32": 2.0, "float64": 3.0}
 GRAD_BAR = {"float16": 0.51, "bfloat16": 0.51, "float32": 6.0, "float64": 8.0}
-HESS_BAR = {"float16": 0.51, "bfloat16": 0.51, "float32": 8.0, "float64": 10.0}
+HESS_BAR = GRAD_BAR
+SOFTMAX_BAR = {"float16": 0.51, "bfloat16": 0.51, "float32": 4.0, "float64": 4.0}
 
 Result = namedtuple("Result", "loss grad hess scale")
 Terms = namedtuple("Terms", "p rest neglogp")  # probability, 1 - probability, -log(probability)

@@ -353,7 +353,65 @@ def test_refusal_of_building_blocks(name, case, build, error, pattern):
     assert memory_of(arguments) == before
 
 
-@pytest.mark.parametrize("threads, error", [(-1, ValueError), ("2", TypeError), (1.5, TypeError)])
+@pytest.mark.parametrize(
+    "options, error, pattern",
+    [
+        ({"ignore_index": 2**64 - 1}, ValueError, "^ignore_index must fit 64 bits, got 1844"),
+        ({"ignore_index": 2**63 - 1}, ValueError, r"^ignore_index must be less than 2\^63 - 1"),
+        ({"ignore_index": None}, TypeError, "^ignore_index must be an integer, got NoneType"),
+        ({"axis": 10**30}, ValueError, "^axis must fit 64 bits, got 1000"),
+        ({"axis": 1.5}, TypeError, "^axis must be an integer, got float"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
+def test_refusal_of_integers(name, options, error, pattern):
+    with pytest.raises(error, match=pattern):
+        getattr(F, name)(**{**base_call(), **options})
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_what_an_array_like_raises_is_passed_on(error):
+    class Lazy:
+        def __array__(self, dtype=None, copy=None):
+            raise error
+
+    with pytest.raises(error):
+        F.cross_entropy(Lazy(), [0, 1])
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
+def test_an_overflow_is_no_error(name):
+    """Where NumPy would raise, the outputs are written already."""
+    x = np.array([[-3e38, 3e38], [-3e38, 3e38]], np.float32)
+    with np.errstate(all="raise"):
+        loss, grad = getattr(F, name)(x, [0, 0], reduction="sum", return_grad=True)
+    assert loss == np.inf
+    assert np.all(np.isfinite(grad))
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
+def test_an_empty_list_is_a_target(name):
+    assert getattr(F, name)(np.zeros((0, 3)), [], reduction="sum") == 0
+    assert getattr(F, name)(np.zeros((0, 3, 2)), np.zeros((0, 2)), reduction="sum") == 0
+
+
+@pytest.mark.parametrize("name, argument", [("entropy", "p"), ("softmax", "input")])
+def test_the_axis_of_a_number(name, argument):
+    with pytest.raises(ValueError, match=f"^{argument} must have at least one axis"):
+        getattr(F, name)(1.0, axis=0)
+
+
+@pytest.mark.parametrize(
+    "threads, error",
+    [
+        (-1, ValueError),
+        ("2", TypeError),
+        (1.5, TypeError),
+        (10**6, ValueError),
+        (2**70, ValueError),
+    ],
+)
 def test_refusal_of_threads(threads, error):
     before = crossent.get_num_threads()
     with pytest.raises(error):

@@ -3,6 +3,7 @@
 import concurrent.futures
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -197,6 +198,41 @@ def test_many_python_threads_at_once(rng):
                 assert got[1].tobytes() == want[1].tobytes()
     for (x, y), got in list(zip(cases, alone, strict=True))[:4]:
         assert_result(got, reference.cross_entropy(x, y))
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no timer to interrupt")
+def test_an_interrupt_ends_a_long_call():
+    """Rows that are one in memory: seconds of work without the memory for it."""
+    x = np.broadcast_to(np.zeros(1000, np.float32), (4_000_000, 1000))
+    y = np.broadcast_to(0, len(x))
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            F.cross_entropy(x, y)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    # The next call is none the worse.
+    np.testing.assert_allclose(F.cross_entropy(x[:10], y[:10]), np.log(1000), rtol=1e-6)
+
+
+def test_small_calls_stay_on_their_thread():
+    script = (
+        "import numpy as np, os, crossent, crossent.functional as F\n"
+        "crossent.set_num_threads(4)\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "F.cross_entropy(np.zeros((100, 100)), np.zeros(100, int))\n"
+        "print(len(os.listdir('/proc/self/task')) - before)\n"
+        "F.cross_entropy(np.zeros((1000, 1000)), np.zeros(1000, int))\n"
+        "print(len(os.listdir('/proc/self/task')) - before)\n"
+    )
+    done = run(script)
+    assert done.stdout.split() == ["0", "3"], done.stdout + done.stderr
 
 
 def test_changing_threads_while_others_compute(rng):

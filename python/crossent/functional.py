@@ -76,7 +76,8 @@ def cross_entropy(
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
             strides; it may be `input` itself. Implies `return_grad`.
         return_hess: Also return the diagonal of the Hessian, times `grad_output`.
-        hess_out: The array that the Hessian's diagonal is written to. Implies `return_hess`.
+        hess_out: The array that the Hessian's diagonal is written to, as `grad_out`. Implies
+            `return_hess`.
 
     Shape:
         - input: (C), (N, C) or (N, C, d1, ..., dk); with `axis`, C stands there.
@@ -305,7 +306,8 @@ def binary_cross_entropy_with_logits(
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
             strides; it may be `input` itself. Implies `return_grad`.
         return_hess: Also return the diagonal of the Hessian, times `grad_output`.
-        hess_out: The array that the Hessian's diagonal is written to. Implies `return_hess`.
+        hess_out: The array that the Hessian's diagonal is written to, as `grad_out`. Implies
+            `return_hess`.
 
     Shape:
         - input, target: any, the same.
@@ -385,7 +387,8 @@ def sigmoid_focal_loss(
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
             strides; it may be `inputs` itself. Implies `return_grad`.
         return_hess: Also return the diagonal of the Hessian, times `grad_output`.
-        hess_out: The array that the Hessian's diagonal is written to. Implies `return_hess`.
+        hess_out: The array that the Hessian's diagonal is written to, as `grad_out`. Implies
+            `return_hess`.
 
     Shape:
         - inputs, targets: any, the same.
@@ -458,7 +461,8 @@ def multilabel_soft_margin_loss(
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
             strides; it may be `input` itself. Implies `return_grad`.
         return_hess: Also return the diagonal of the Hessian, times `grad_output`.
-        hess_out: The array that the Hessian's diagonal is written to. Implies `return_hess`.
+        hess_out: The array that the Hessian's diagonal is written to, as `grad_out`. Implies
+            `return_hess`.
 
     Shape:
         - input, target: (C), (N, C) or (N, ..., C), the same.
@@ -526,7 +530,8 @@ def soft_margin_loss(
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
             strides; it may be `input` itself. Implies `return_grad`.
         return_hess: Also return the diagonal of the Hessian, times `grad_output`.
-        hess_out: The array that the Hessian's diagonal is written to. Implies `return_hess`.
+        hess_out: The array that the Hessian's diagonal is written to, as `grad_out`. Implies
+            `return_hess`.
 
     Shape:
         - input, target: any, the same.
@@ -759,8 +764,8 @@ def kl_divergence(
 
     For distributions, whose sums agree, $-p + q$ adds nothing; with it no term is negative, so that
     the divergence is not, and is exactly 0 of a distribution from itself. Cross-entropy is entropy
-    plus this: $-\sum_i p_i \log q_i = H(p) + D(p, q)$. For torch's function of log-probabilities see
-    `kl_div`.
+    plus this: $-\sum_i p_i \log q_i = H(p) + D(p, q)$. For torch's function of log-probabilities
+    see `kl_div`.
 
     Arguments:
         p: Probabilities, or any numbers that are not negative; a NaN gives NaN.
@@ -829,8 +834,8 @@ def js_divergence(
       \frac{\partial J}{\partial p_i} = \tfrac{1}{2} \log \frac{p_i}{m_i}, \qquad
       \frac{\partial J}{\partial q_i} = \tfrac{1}{2} \log \frac{q_i}{m_i}.$$
 
-    It is symmetric, finite, and at most $\log 2$, which disjoint distributions have. Its square root
-    is a metric.
+    It is symmetric, finite, and at most $\log 2$, which disjoint distributions have. Its square
+    root is a metric.
 
     Arguments:
         p: Probabilities, or any numbers that are not negative; a NaN gives NaN.

@@ -36,7 +36,7 @@ pub struct Outputs<'a> {
     pub losses: Option<ViewMut<'a>>,
     /// The gradient with respect to the input, shaped as it; may be its memory.
     pub grad: Option<ViewMut<'a>>,
-    /// The Hessian's diagonal, shaped as the input.
+    /// The Hessian's diagonal, shaped as the input; may be its memory.
     pub hess: Option<ViewMut<'a>>,
     /// Of a divergence, the gradient with respect to its second argument.
     pub target_grad: Option<ViewMut<'a>>,
@@ -178,8 +178,6 @@ pub(crate) struct Targets<'a> {
     pub(crate) classes: usize,
     pub(crate) ignore_index: i64,
     pub(crate) weight: Option<Vec<f64>>,
-    /// Share of a row's mass that lies on its target class.
-    pub(crate) share: f64,
     /// The upstream gradient and what to divide it by, where there are derivatives.
     pub(crate) upstream: Option<(Upstream<'a>, f64)>,
     /// Whether every class was looked at before.
@@ -194,7 +192,7 @@ impl Targets<'_> {
         if let Some((upstream, denominator)) = &self.upstream {
             fill_upstream(upstream, rows, *denominator, &mut terms.rows);
         }
-        let (ignore_index, classes, share) = (self.ignore_index, self.classes as u64, self.share);
+        let (ignore_index, classes) = (self.ignore_index, self.classes as u64);
         let census = if self.checked {
             Census::default()
         } else {
@@ -210,7 +208,7 @@ impl Targets<'_> {
                         let counts = *target != ignore_index;
                         let known = (*target as u64) < classes;
                         // A class that another thread has changed since it was checked is NaN.
-                        let hard = if known { share } else { f64::NAN };
+                        let hard = if known { 1.0 } else { f64::NAN };
                         term.hard.0[i] = if counts { hard } else { 0.0 };
                         term.live.0[i] = if counts { 1.0 } else { 0.0 };
                         let class = if known { *target } else { NO_CLASS };

@@ -28,6 +28,7 @@ use crate::reduce::{Census, Reduction, Upstream};
 use crate::rows::mass::Mass;
 use crate::rows::settle::{Coefficients, Factors, NO_CLASS, Room, Settle, Settled, Softmax, Terms};
 use crate::rows::{Emission, Field, Job, ROWS};
+use crate::simd::sum::two_sum;
 use crate::simd::{self, Element, Isa};
 use crate::view::{Rows, RowsMut, ViewMut};
 use fearless_simd::prelude::*;
@@ -40,13 +41,17 @@ enum Source<'a> {
     Soft { upstream: Upstream<'a>, denominator: f64 },
 }
 
-struct CrossEntropy<'a> {
+/// Where `EXACT`, what roundings take of a loss is put back: `f64`, unlike `f32`, whose losses are
+/// settled in `f64`, has no room for them.
+struct CrossEntropy<'a, const EXACT: bool> {
     source: Source<'a>,
-    /// What one unit of the kernels' mass is: an even spread is kept in ones, exactly.
-    unit: f64,
+    /// What one unit of the kernels' mass is, in two parts: an even spread is kept in ones, exactly.
+    unit: [f64; 2],
+    /// Share of a row's mass that lies on its target class, in two parts.
+    share: [f64; 2],
 }
 
-impl Settle for CrossEntropy<'_> {
+impl<const EXACT: bool> Settle for CrossEntropy<'_, EXACT> {
     fn terms(&self, rows: Range<usize>, terms: &mut Terms) -> Census {
         match &self.source {
             Source::Hard(targets) => targets.fill(rows, terms),
@@ -66,26 +71,33 @@ impl Settle for CrossEntropy<'_> {
         let zero = simd::splat::<S, f64>(simd, 0.0);
         let one = simd::splat::<S, f64>(simd, 1.0);
         let hits = row.picked.simd_eq(row.max);
-        let unweighted = row.hard.simd_eq(zero);
-        let unit = simd::splat::<S, f64>(simd, self.unit);
+        let unit = simd::splat::<S, f64>(simd, self.unit[0]);
+        let hard = row.hard * simd::splat::<S, f64>(simd, self.share[0]);
+        let unweighted = hard.simd_eq(zero);
         let (spread_top, spread_rest) = (row.mass_top * unit, row.mass_rest * unit);
         let spread = spread_top + spread_rest;
 
         // No mass on an infinite gap is nothing.
         let gap = (hits | unweighted).select(zero, row.max - row.picked);
-        let mass = row.hard + spread;
-        let loss = row.hard.mul_add(gap, row.dot * unit) + mass * row.log;
+        let mass = hard + spread;
+        let loss = if EXACT {
+            self.exact_loss(simd, row, gap)
+        } else {
+            hard.mul_add(gap, row.dot * unit) + mass * row.log
+        };
 
         let upstream_mass = row.upstream * mass;
         let all = one + row.odds;
         let scale = upstream_mass / row.sum;
-        let mass_max = spread_top + hits.select(row.hard, zero);
-        let mass_rest = spread_rest + hits.select(zero, row.hard);
-        let at_max = row.upstream * (mass_rest - mass_max * row.odds) / all;
+        let mass_max = spread_top + hits.select(hard, zero);
+        let mass_rest = spread_rest + hits.select(zero, hard);
+        // Not by the odds, which may be subnormal where their product with the upstream is not.
+        let at_max =
+            row.upstream * mass_rest / all - row.upstream * mass_max / row.sum * row.others;
 
         // One target class alone: its exponential becomes minus the sum of the others.
         let others_alone = hits & spread.simd_eq(zero);
-        let share = unweighted.select(zero, row.hard / mass);
+        let share = unweighted.select(zero, hard / mass);
         let factors = Factors {
             keep: others_alone.select(zero, one),
             patch: -others_alone.select(row.others, share * row.sum),
@@ -94,11 +106,50 @@ impl Settle for CrossEntropy<'_> {
                 a: scale,
                 b: one / row.sum,
                 max: row.unique,
-                at_max: upstream_mass * row.odds / (all * all),
+                at_max: scale * row.others / all,
             },
         };
         Settled { loss, factors }
     }
+}
+
+impl<const EXACT: bool> CrossEntropy<'_, EXACT> {
+    /// The loss, every product and sum with what its rounding took.
+    #[inline(always)]
+    fn exact_loss<S: Isa>(&self, simd: S, row: &Softmax<S>, gap: S::f64s) -> S::f64s {
+        let zero = simd::splat::<S, f64>(simd, 0.0);
+        let [unit, share] = [self.unit, self.share].map(
+            #[inline(always)]
+            |parts| {
+                parts.map(
+                    #[inline(always)]
+                    |v| simd::splat::<S, f64>(simd, v),
+                )
+            },
+        );
+        let gap_low = gap.simd_eq(zero).select(zero, two_sum(row.max, -row.picked)[1]);
+        let hard = times(simd, [row.hard, zero], share);
+        let [tops, tops_low] = two_sum(row.mass_top, row.mass_rest);
+        let spread = times(simd, [tops, tops_low], unit);
+        let [mass, mass_low] = two_sum(hard[0], spread[0]);
+        let parts = [
+            times(simd, hard, [gap, gap_low]),
+            times(simd, [row.dot, zero], unit),
+            times(simd, [mass, mass_low + (hard[1] + spread[1])], [row.log, zero]),
+        ];
+        let [some, some_low] = two_sum(parts[0][0], parts[1][0]);
+        let [all, all_low] = two_sum(some, parts[2][0]);
+        let low = (some_low + all_low) + (parts[0][1] + parts[1][1] + parts[2][1]);
+        // An infinite loss has a NaN for what it lost.
+        all.abs().simd_lt(simd::splat::<S, f64>(simd, f64::INFINITY)).select(all + low, all)
+    }
+}
+
+/// The product of two numbers, each in two parts.
+#[inline(always)]
+fn times<S: Isa>(simd: S, a: [S::f64s; 2], b: [S::f64s; 2]) -> [S::f64s; 2] {
+    let [product, lost] = <f64 as Element>::times::<S>(simd, a[0], b[0]);
+    [product, a[0].mul_add(b[1], a[1] * b[0]) + lost]
 }
 
 /// The options of cross-entropy alone.
@@ -122,17 +173,21 @@ pub fn cross_entropy(
 ) -> Result<f64> {
     let wide = |kind: Kind| kind == Kind::F64;
     let soft = inputs.target.format().kind.is_float();
-    // Probabilities in float64 are exact there alone.
-    if wide(inputs.input.format().kind) || (soft && wide(inputs.target.format().kind)) {
-        compute::<f64>(inputs, options, outputs, interrupted)
+    // Masses that float32 cannot hold as they are, such as products, are for float64.
+    let smoothed = options.label_smoothing > 0.0;
+    let weighted = inputs.weight.is_some();
+    let products = if soft { smoothed || weighted } else { smoothed && weighted };
+    let probabilities = soft && wide(inputs.target.format().kind);
+    if wide(inputs.input.format().kind) || products || probabilities {
+        compute::<f64, true>(inputs, options, outputs, interrupted)
     } else {
-        compute::<f32>(inputs, options, outputs, interrupted)
+        compute::<f32, false>(inputs, options, outputs, interrupted)
     }
 }
 
 /// Where a very small upstream gradient takes the headroom that a very small loss needs, the loss is
 /// computed by itself.
-fn compute<F: Element>(
+fn compute<F: Element, const EXACT: bool>(
     inputs: &Inputs<'_>,
     options: Options,
     outputs: Outputs<'_>,
@@ -145,14 +200,14 @@ fn compute<F: Element>(
             Outputs { losses: outputs.losses, ..Outputs::default() },
             Outputs { losses: None, ..outputs },
         );
-        let loss = compute_at_once::<F>(inputs, options, losses, interrupted)?;
-        compute_at_once::<F>(inputs, options, rest, interrupted)?;
+        let loss = compute_at_once::<F, EXACT>(inputs, options, losses, interrupted)?;
+        compute_at_once::<F, EXACT>(inputs, options, rest, interrupted)?;
         return Ok(loss);
     }
-    compute_at_once::<F>(inputs, options, outputs, interrupted)
+    compute_at_once::<F, EXACT>(inputs, options, outputs, interrupted)
 }
 
-fn compute_at_once<F: Element>(
+fn compute_at_once<F: Element, const EXACT: bool>(
     inputs: &Inputs<'_>,
     options: Options,
     outputs: Outputs<'_>,
@@ -179,7 +234,11 @@ fn compute_at_once<F: Element>(
         inputs.column(inputs.target.clone(), &order)
     };
     let upstream = inputs.upstream(&order);
-    let even = smoothing / (classes.max(1) as f64);
+    // Quotient and difference in two parts.
+    let count = classes.max(1) as f64;
+    let even = smoothing / count;
+    let even = [even, -even.mul_add(count, -smoothing) / count];
+    let share = two_sum(1.0, -smoothing);
     let weight: Option<Vec<F>> =
         inputs.weight.as_ref().map(|w| w.iter().map(|w| F::of(*w)).collect());
 
@@ -190,7 +249,7 @@ fn compute_at_once<F: Element>(
     let (source, mass, denominator) = if soft {
         let denominator = if mean { target.rows() as f64 } else { 1.0 };
         let mass =
-            Mass { soft: Some(target), weight, share: F::of(1.0 - smoothing), base: F::of(even) };
+            Mass { soft: Some(target), weight, share: share.map(F::of), base: even.map(F::of) };
         (Source::Soft { upstream, denominator }, Some(mass), denominator)
     } else {
         let counted = if checked {
@@ -199,13 +258,13 @@ fn compute_at_once<F: Element>(
             1.0
         };
         let denominator = if mean { counted } else { 1.0 };
-        let spread = Mass { soft: None, weight, share: F::of(0.0), base: F::of(1.0) };
+        let spread =
+            Mass { soft: None, weight, share: [F::of(0.0); 2], base: [1.0, 0.0].map(F::of) };
         let targets = Targets {
             target,
             classes,
             ignore_index: inputs.ignore_index,
             weight: inputs.weight.clone(),
-            share: 1.0 - smoothing,
             upstream: checked.then_some((upstream, denominator)),
             checked,
         };
@@ -226,10 +285,12 @@ fn compute_at_once<F: Element>(
     let rows = |view| RowsMut::new(view, Some(inputs.axis), &order);
     let is_input = |out: &ViewMut<'_>| out.as_view().same_memory(&inputs.input);
     let in_place = [&outputs.grad, &outputs.hess].into_iter().flatten().any(is_input);
+    let unit = if soft { [1.0, 0.0] } else { even };
+    let settle = CrossEntropy::<EXACT> { source, unit, share };
     let job = Job::<F, _> {
         input: Rows::new(inputs.input.clone(), Some(inputs.axis), &order),
         mass,
-        settle: CrossEntropy { source, unit: if soft { 1.0 } else { even } },
+        settle,
         loss: outputs.losses.map(|view| RowsMut::new(view, None, &order.without(inputs.axis))),
         first: outputs.grad.map(|view| (Emission::Gradient, rows(view))),
         second: outputs.hess.map(rows),

@@ -49,7 +49,6 @@ pub fn nll_loss(
         classes,
         ignore_index: inputs.ignore_index,
         weight: inputs.weight.clone(),
-        share: 1.0,
         upstream: Some((inputs.upstream(&order), denominator)),
         checked: true,
     };

@@ -54,7 +54,14 @@ fn as_array<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, 
         )));
     }
     let array = numpy_attribute!(py, "asarray")?.call1((object,)).map_err(|e| {
-        PyTypeError::new_err(format!("{name} must be an array or array-like: {}", e.value(py)))
+        // What is not about the object, such as an interrupt, is not ours to rename.
+        if !e.is_instance_of::<PyTypeError>(py) && !e.is_instance_of::<PyValueError>(py) {
+            return e;
+        }
+        let what = format!("{name} must be an array or array-like: {}", e.value(py));
+        let error = PyTypeError::new_err(what);
+        error.set_cause(py, Some(e));
+        error
     })?;
     Ok(array.cast_into::<PyUntypedArray>()?)
 }
@@ -96,12 +103,16 @@ impl<'py> Array<'py> {
         }
     }
 
-    /// An array of class indices or, where `soft`, of probabilities.
-    pub(super) fn target(object: &Bound<'py, PyAny>, soft: bool) -> PyResult<Self> {
+    /// An array of class indices, one for each of `rows`, or, where `soft`, of probabilities.
+    pub(super) fn target(object: &Bound<'py, PyAny>, rows: &[usize], soft: bool) -> PyResult<Self> {
         let array = as_array("target", object)?;
         match format_of(&array) {
             // An empty list has no type of its own.
-            Ok(format) if format.kind.is_float() && !soft && array.len() == 0 => {
+            Ok(format)
+                if format.kind.is_float()
+                    && array.len() == 0
+                    && (!soft || array.shape() == rows) =>
+            {
                 Ok(Self { array, format: Format::native(Kind::I64) })
             }
             Ok(format) if soft || !format.kind.is_float() => Ok(Self { array, format }),
@@ -158,9 +169,10 @@ impl<'py> Array<'py> {
                 self.shape()
             )));
         }
-        // SAFETY: NumPy vouches for shape and strides; the caller keeps the array alive. Others may
-        // write while the interpreter is released: kernels read floats once or twice and never
-        // trust what they read with memory.
+        // SAFETY: NumPy vouches for shape and strides; the caller keeps the array alive. That no other
+        // thread writes to it during the call is for Python's caller to keep, as with NumPy itself;
+        // where one does, results are as undefined as the numbers, but no address is made of what
+        // was read: targets are read once, and checked as they are.
         Ok(unsafe {
             View::from_raw(
                 self.address(),
@@ -355,19 +367,19 @@ fn overlaps_itself(shape: &[usize], strides: &[isize], size: usize) -> bool {
 
 /// Which axis holds the classes; `None` is torch's: the second, or the only one.
 pub(super) fn class_axis(
+    name: &str,
     shape: &[usize],
     axis: Option<isize>,
-    name: &str,
 ) -> crate::error::Result<usize> {
     let rank = shape.len();
     if rank == 0 {
-        return Err(Error::Value("input must have at least one axis, got a number".into()));
+        return Err(Error::Value(format!("{name} must have at least one axis, got a number")));
     }
     let Some(axis) = axis else { return Ok(usize::from(rank > 1)) };
     let from_start = if axis < 0 { axis + rank as isize } else { axis };
     usize::try_from(from_start).ok().filter(|a| *a < rank).ok_or_else(|| {
         Error::Value(format!(
-            "{name} must be in [{}, {rank}) for input of shape {}, got {axis}",
+            "axis must be in [{}, {rank}) for {name} of shape {}, got {axis}",
             -(rank as isize),
             show(shape)
         ))

@@ -66,7 +66,8 @@ fn number<'py>(py: Python<'py>, kind: Kind, value: f64) -> PyResult<Bound<'py, P
     if kind == Kind::F64 {
         numpy_attribute!(py, "float64")?.call1((value,))
     } else {
-        numpy_attribute!(py, "float32")?.call1((value,))
+        // Rounded here: NumPy would warn of an overflow, or raise, with the outputs written.
+        numpy_attribute!(py, "float32")?.call1((value as f32,))
     }
 }
 
@@ -146,8 +147,16 @@ impl<'py> LossCall<'py> {
     ) -> PyResult<Self> {
         let reduction = Reduction::parse(reduction)?;
         let input = Array::floats("input", input)?;
-        let axis = class_axis(input.shape(), axis, "axis")?;
-        let target = Array::target(target, soft)?;
+        let axis = class_axis("input", input.shape(), axis)?;
+        let mut rows = input.shape().to_vec();
+        rows.remove(axis);
+        let target = Array::target(target, &rows, soft)?;
+        if ignore_index == i64::MAX {
+            // What class indices above it are read as.
+            return Err(PyValueError::new_err(format!(
+                "ignore_index must be less than 2^63 - 1, got {ignore_index}"
+            )));
+        }
         let weight = weight.map(|w| Array::numbers("weight", w)).transpose()?;
         if let Some(weight) = &weight
             && weight.shape().len() != 1
@@ -256,7 +265,7 @@ impl<'py> ElementCall<'py> {
 
     /// With one loss a row of `axis`: the sum over it, or the mean.
     pub(super) fn by_rows(mut self, axis: isize, averages: bool) -> PyResult<Self> {
-        self.axis = Some(class_axis(self.input.shape(), Some(axis), "axis")?);
+        self.axis = Some(class_axis(self.names[0], self.input.shape(), Some(axis))?);
         self.averages = averages;
         Ok(self)
     }

@@ -5,7 +5,7 @@ use super::call::{detached, guarded};
 use crate::rows::floor;
 use pyo3::prelude::*;
 
-/// Reads a contiguous float32 array once with all threads; returns its largest value.
+/// Reads a contiguous float32 array once with all threads; returns its largest value, or 0 where that is less.
 #[pyfunction]
 pub(super) fn _read_floor(py: Python<'_>, array: &Bound<'_, PyAny>) -> PyResult<f32> {
     guarded(|| {

@@ -11,7 +11,7 @@ pub(super) mod tile;
 use super::emit::{Curvature, LogProbability, Map, Scaled, Spread, Targeted};
 use super::mass::{Nothing, Parts, TileMass};
 use super::scratch::{Buffer, Scratch};
-use super::settle::{Coefficients, Factors, IGNORED, Room, Settle};
+use super::settle::{Coefficients, Factors, IGNORED, Room, Settle, Term};
 use super::summary::{Field, ROWS, Summary, merge_rows};
 use super::{Emission, Shared};
 use crate::simd::{self, Element};
@@ -100,6 +100,14 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         } else {
             kernels::sweep::<F, false>(&lines, room, terms, held, &mut [], &mut s.summaries)
         };
+        let whole = |(s, term): (&Summary<Field>, &Term<Field>)| {
+            let rows = s.rest.0.iter().zip(&term.live.0);
+            let lost = |(rest, live): (&f64, &f64)| {
+                !Room::<F>::is_whole(*rest) && !rest.is_nan() && *live != 0.0
+            };
+            rows.fold(true, |all, row| all & !lost(row))
+        };
+        let near = near && s.summaries.iter().zip(&*terms).all(whole);
         if near {
             let groups = terms.iter_mut().zip(s.terms.target.chunks_exact(ROWS));
             for ((term, targets), first) in groups.zip((0..rows.len()).step_by(ROWS)) {
@@ -205,7 +213,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         staged: &mut Buffer<F>,
     ) {
         let n = rows.len();
-        if span.shape_of(output).lends_columns::<F>(&rows) {
+        if span.layout(output).lends_columns::<F>(&rows) {
             let mut out = span.lines_of_rows_mut(output, rows, block);
             kernels::emit::<M, P, F>(from, n, &mut out, self.stream);
             return;

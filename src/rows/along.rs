@@ -115,7 +115,11 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
                 } else {
                     kernels::sweep::<F, false>(x, guess, headroom, e)
                 };
-                part.filter(|s| NEAR.contains(&(s.max.max(total.max) - guess.wide())))
+                part.filter(|s| {
+                    let whole = Room::<F>::is_whole(s.rest) || s.max == f64::NEG_INFINITY;
+                    NEAR.contains(&(s.max.max(total.max) - guess.wide()))
+                        && (whole || s.rest.is_nan())
+                })
             };
             let part = if P::USED { None } else { of_guess.and_then(sweep) };
             let swept = part.is_some();
@@ -223,7 +227,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
     ) {
         let Block { row, classes, .. } = block.clone();
         let c = c.map(F::of);
-        if span.shape_of(output).lends_rows::<F>() {
+        if span.layout(output).lends_rows::<F>() {
             let stream = self.stream && self.input.classes() * size_of::<F>() >= STREAM_ROW;
             kernels::emit::<M, P, F>(&c, from, span.row_mut(output, row, classes), stream);
         } else {
@@ -236,7 +240,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
     fn clear_row(&self, span: &mut Span<'_>, row: usize, s: &mut Scratch<F>) {
         let classes = self.input.classes();
         for output in self.first.map(|(_, o)| o).into_iter().chain(self.second) {
-            if span.shape_of(output).lends_rows::<F>() {
+            if span.layout(output).lends_rows::<F>() {
                 span.row_mut::<F>(output, row, 0..classes).fill(F::of(0.0));
                 continue;
             }

@@ -23,7 +23,7 @@ fn column<'a>(view: &View<'a>) -> Result<Rows<'a>> {
     }
 }
 
-/// Reads a contiguous array once; returns its largest value.
+/// Reads a contiguous array once; returns its largest value, or 0 where that is less.
 ///
 /// # Errors
 /// Where it is not contiguous float32.

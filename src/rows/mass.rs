@@ -2,8 +2,12 @@
 //!
 //! `q = (share * target + base) * weight`: soft targets, their smoothing, the even spread of a
 //! smoothed hard target (`share = 0`), class weights. Each part that is absent costs nothing.
+//!
+//! Of `f64`, whose ulp has no room for the roundings of a product of three, a mass is held in two
+//! numbers; `f32` serves for masses that are not products.
 
-use crate::simd::{self, Element, Isa, V, splat};
+use crate::float::Kind;
+use crate::simd::{self, Element, Isa, V, select, splat};
 use crate::view::Rows;
 use fearless_simd::prelude::*;
 
@@ -14,8 +18,8 @@ pub(crate) struct Mass<'a, F> {
     pub(crate) soft: Option<Rows<'a>>,
     /// Class weights.
     pub(crate) weight: Option<Vec<F>>,
-    pub(crate) share: F,
-    pub(crate) base: F,
+    pub(crate) share: [F; 2],
+    pub(crate) base: [F; 2],
 }
 
 /// Which parts a mass has, known when a kernel is compiled.
@@ -79,23 +83,52 @@ macro_rules! with_parts {
 }
 pub(crate) use with_parts;
 
-/// `q` from its parts.
+/// `q` from its parts, and what its roundings took.
 #[inline(always)]
 fn combine<P: Parts, S: Isa, F: Element>(
     simd: S,
-    share: F,
-    base: F,
+    share: [F; 2],
+    base: [F; 2],
     soft: impl FnOnce() -> V<F, S>,
     weight: impl FnOnce() -> V<F, S>,
-) -> V<F, S> {
-    let mut q = splat::<S, F>(simd, base);
+) -> [V<F, S>; 2] {
+    let [mut q, mut low] = base.map(
+        #[inline(always)]
+        |v| splat::<S, F>(simd, v),
+    );
     if P::SOFT {
-        q = soft().mul_add(splat::<S, F>(simd, share), q);
+        let (soft, high) = (soft(), splat::<S, F>(simd, share[0]));
+        if F::KIND == Kind::F64 {
+            let [part, part_low] = F::times::<S>(simd, soft, high);
+            let [sum, sum_low] = F::plus::<S>(simd, part, q);
+            low = soft.mul_add(splat::<S, F>(simd, share[1]), low) + (part_low + sum_low);
+            q = sum;
+        } else {
+            q = soft.mul_add(high, q);
+        }
     }
     if P::WEIGHTED {
-        q *= weight();
+        let weight = weight();
+        let [product, product_low] = F::times::<S>(simd, q, weight);
+        low = low.mul_add(weight, product_low);
+        q = product;
     }
-    q
+    [q, low]
+}
+
+/// What a mass adds to the sum of masses times gaps, and what its roundings took.
+#[inline(always)]
+pub(crate) fn times_gap<S: Isa, F: Element>(
+    simd: S,
+    [q, q_low]: [V<F, S>; 2],
+    max: V<F, S>,
+    x: V<F, S>,
+) -> [V<F, S>; 2] {
+    let [gap, gap_low] = F::plus::<S>(simd, max, -x);
+    let [dot, dot_low] = F::times::<S>(simd, q, gap);
+    let low = dot_low + q.mul_add(gap_low, q_low * gap);
+    let finite = dot.abs().simd_lt(splat::<S, F>(simd, F::of(f64::INFINITY)));
+    [dot, select::<S, F>(finite, low, splat::<S, F>(simd, F::of(0.0)))]
 }
 
 /// The masses of a block of one row's classes: lanes are classes.
@@ -103,20 +136,20 @@ fn combine<P: Parts, S: Isa, F: Element>(
 pub(crate) struct RowMass<'b, F> {
     pub(crate) soft: &'b [F],
     pub(crate) weight: &'b [F],
-    pub(crate) share: F,
-    pub(crate) base: F,
+    pub(crate) share: [F; 2],
+    pub(crate) base: [F; 2],
 }
 
 impl<F: Element> RowMass<'_, F> {
     /// No mass anywhere.
     pub(crate) fn none() -> Self {
-        Self { soft: &[], weight: &[], share: F::of(0.0), base: F::of(0.0) }
+        Self { soft: &[], weight: &[], share: [F::of(0.0); 2], base: [F::of(0.0); 2] }
     }
 
-    /// The masses of the classes from `at` on; of `n` only where that is less than a vector.
+    /// The masses of the classes from `at` on, in two parts; of `n` only where that is less than a vector.
     #[inline(always)]
-    pub(crate) fn q<P: Parts, S: Isa>(&self, simd: S, at: usize, n: usize) -> V<F, S> {
-        let q = combine::<P, S, F>(
+    pub(crate) fn q<P: Parts, S: Isa>(&self, simd: S, at: usize, n: usize) -> [V<F, S>; 2] {
+        let [q, low] = combine::<P, S, F>(
             simd,
             self.share,
             self.base,
@@ -126,12 +159,13 @@ impl<F: Element> RowMass<'_, F> {
             || load_classes(simd, self.weight, at, n),
         );
         if n == simd::lanes::<S, F>() || P::WEIGHTED {
-            return q;
+            return [q, low];
         }
         // Beyond the classes there is no mass, where nothing else has made it 0.
         let mut keep = [F::of(0.0); 16];
         keep[..n].fill(F::of(1.0));
-        q * simd::load::<S, F>(simd, &keep)
+        let keep = simd::load::<S, F>(simd, &keep);
+        [q * keep, low * keep]
     }
 }
 
@@ -141,17 +175,17 @@ pub(crate) struct TileMass<'b, F> {
     /// Laid as the tile.
     pub(crate) soft: &'b [F],
     pub(crate) weight: &'b [F],
-    pub(crate) share: F,
-    pub(crate) base: F,
+    pub(crate) share: [F; 2],
+    pub(crate) base: [F; 2],
 }
 
 impl<F: Element> TileMass<'_, F> {
     /// No mass anywhere.
     pub(crate) fn none() -> Self {
-        Self { soft: &[], weight: &[], share: F::of(0.0), base: F::of(0.0) }
+        Self { soft: &[], weight: &[], share: [F::of(0.0); 2], base: [F::of(0.0); 2] }
     }
 
-    /// The masses of a class in the rows from `at` on, of a tile with `step` rows a class.
+    /// The masses, in two parts, of a class in the rows from `at` on, of a tile with `step` rows a class.
     #[inline(always)]
     pub(crate) fn q<P: Parts, S: Isa>(
         &self,
@@ -159,7 +193,7 @@ impl<F: Element> TileMass<'_, F> {
         class: usize,
         step: usize,
         at: usize,
-    ) -> V<F, S> {
+    ) -> [V<F, S>; 2] {
         combine::<P, S, F>(
             simd,
             self.share,

@@ -91,6 +91,14 @@ impl<F: Element> Room<F> {
         self.allows_guess(exponent).then(|| F::of(self.of_one(exponent).wide() - GUESSED))
     }
 
+    /// Whether a rest that a sweep found is all there is: below, exponentials too small for its unit,
+    /// which are 0 there, may have been part of it.
+    #[inline(always)]
+    pub(crate) fn is_whole(rest: f64) -> bool {
+        // 2^40 of the smallest normal numbers; a loss in f64 is 0 long before its exponentials are.
+        F::KIND == Kind::F64 || rest >= f64::from(f32::MIN_POSITIVE) * 1_099_511_627_776.0
+    }
+
     /// Whether a guess may choose the unit.
     pub(crate) fn allows_guess(&self, exponent: f64) -> bool {
         exponent <= MODEST || self.least == self.most

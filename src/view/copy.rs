@@ -24,7 +24,9 @@ fn ordered(a: Axis, b: Axis) -> (Axis, Axis) {
 
 /// Panics unless a slice of `len` holds what both axes reach.
 fn check(len: usize, a: Axis, b: Axis) {
-    assert!(a.len == 0 || b.len == 0 || (a.len - 1) * a.near + (b.len - 1) * b.near < len);
+    let last = |axis: Axis| (axis.len - 1).checked_mul(axis.near);
+    let reach = || last(a)?.checked_add(last(b)?);
+    assert!(a.len == 0 || b.len == 0 || reach().is_some_and(|at| at < len));
 }
 
 /// Calls a function generic over [`Stored`] and the byte order for the format at hand.

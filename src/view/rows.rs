@@ -79,7 +79,7 @@ pub struct Lines<'a, F> {
 impl<'a, F: Real> Lines<'a, F> {
     /// Lines of `len` elements in a slice that starts one every `step`.
     pub fn of(data: &'a [F], len: usize, count: usize, step: usize) -> Self {
-        assert!(len <= step && data.len() >= count * step);
+        assert!(len <= step && count.checked_mul(step).is_some_and(|n| n <= data.len()));
         Self { data: data.as_ptr(), len, count, step: step as isize, lifetime: PhantomData }
     }
 
@@ -242,7 +242,10 @@ impl<'a> Rows<'a> {
 
     /// How many rows from `row` on lie one step apart.
     pub fn run(&self, row: usize) -> usize {
-        self.axes.last().map_or(self.rows - row, |(n, _)| n - row % n)
+        match self.axes.last() {
+            Some((n, _)) if *n > 0 => n - row % n,
+            _ => self.rows - row,
+        }
     }
 
     /// The address of a row's first class.
@@ -280,12 +283,20 @@ impl<'a> Rows<'a> {
     /// Unless [`Self::lends_rows`].
     #[inline(always)]
     pub fn row<F: Real>(&self, row: usize, classes: Range<usize>) -> &'a [F] {
+        let at = self.place(row, &classes);
+        // SAFETY: in bounds, native, aligned and contiguous; readable for 'a by the view's contract.
+        unsafe { std::slice::from_raw_parts(at, classes.len()) }
+    }
+
+    /// Where a row's classes lie.
+    ///
+    /// # Panics
+    /// Unless they are native, aligned, contiguous and in bounds.
+    #[inline(always)]
+    fn place<F: Real>(&self, row: usize, classes: &Range<usize>) -> *const F {
         assert!(self.lends_rows::<F>() && row < self.rows);
         assert!(classes.start <= classes.end && classes.end <= self.classes);
-        let at = self.at(row).cast::<F>().wrapping_add(classes.start);
-        // SAFETY: in bounds, native, aligned and contiguous, as asserted; readable for 'a by the
-        // view's contract.
-        unsafe { std::slice::from_raw_parts(at, classes.len()) }
+        self.at(row).cast::<F>().wrapping_add(classes.start)
     }
 
     /// The rows of each class of a block, where they lie.
@@ -400,11 +411,6 @@ impl<'a> RowsMut<'a> {
     pub fn new(view: ViewMut<'a>, class_axis: Option<usize>, order: &Order) -> Self {
         Self { rows: Rows::new(view.view, class_axis, order), lifetime: PhantomData }
     }
-
-    /// What it would be to read.
-    pub fn as_rows(&self) -> &Rows<'a> {
-        &self.rows
-    }
 }
 
 /// The outputs of a call, cut into spans of rows that are handed out once each: whoever holds a
@@ -415,6 +421,32 @@ pub struct Spans<'a> {
     rows: usize,
     step: usize,
     next: AtomicUsize,
+}
+
+/// How an output's memory lies: [`Rows`] that cannot be read, as others may be writing there.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout<'s>(&'s Rows<'s>);
+
+impl Layout<'_> {
+    /// How many bytes of `F` it would take.
+    pub fn bytes<F>(self) -> usize {
+        self.0.rows * self.0.classes * size_of::<F>()
+    }
+
+    /// See [`Rows::lends_rows`].
+    pub fn lends_rows<F: Real>(self) -> bool {
+        self.0.lends_rows::<F>()
+    }
+
+    /// See [`Rows::lends_columns`].
+    pub fn lends_columns<F: Real>(self, rows: &Range<usize>) -> bool {
+        self.0.lends_columns::<F>(rows)
+    }
+
+    /// See [`Rows::lends_block`].
+    pub fn lends_block<F: Real>(self, rows: &Range<usize>) -> bool {
+        self.0.lends_block::<F>(rows)
+    }
 }
 
 /// The right to write some rows of the outputs.
@@ -461,8 +493,8 @@ impl Span<'_> {
     }
 
     /// How an output's memory lies.
-    pub fn shape_of(&self, output: usize) -> &Rows<'_> {
-        &self.outputs[output].rows
+    pub fn layout(&self, output: usize) -> Layout<'_> {
+        Layout(&self.outputs[output].rows)
     }
 
     fn check(&self, rows: &Range<usize>) {
@@ -478,9 +510,10 @@ impl Span<'_> {
         classes: Range<usize>,
     ) -> &mut [F] {
         self.check(&(row..row + 1));
-        let slice: &[F] = self.outputs[output].rows.row(row, classes);
-        // SAFETY: the span alone may write its rows, and is borrowed for as long as the slice.
-        unsafe { std::slice::from_raw_parts_mut(slice.as_ptr().cast_mut(), slice.len()) }
+        let at = self.outputs[output].rows.place::<F>(row, &classes).cast_mut();
+        // SAFETY: in bounds, native, aligned and contiguous; the span alone may write its rows, and
+        // is borrowed for as long as the slice.
+        unsafe { std::slice::from_raw_parts_mut(at, classes.len()) }
     }
 
     /// [`Rows::lines_of_rows`], to write.

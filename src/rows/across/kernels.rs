@@ -1,9 +1,10 @@
 //! Kernels across rows: lanes are rows of a [tile](super::tile).
 
 use super::tile::step;
+use crate::float::Kind;
 use crate::rows::along::kernels::mend_infinite;
 use crate::rows::emit::Map;
-use crate::rows::mass::{Parts, TileMass};
+use crate::rows::mass::{Parts, TileMass, times_gap};
 use crate::rows::scratch::Buffer;
 use crate::rows::settle::{Coefficients, NEAR, Room, Term};
 use crate::rows::summary::{Field, ROWS, Summary};
@@ -79,11 +80,17 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                         others = select::<S, F>(below, others + one, others);
                         if P::USED {
                             let q = mass.q::<P, S>(simd, class, step, at);
+                            let gap = times_gap::<S, F>(simd, q, max, v);
                             // No mass on an infinite gap is nothing.
-                            let weighs = q.simd_ne(zero) & below;
-                            dot.add(select::<S, F>(weighs, q * (max - v), zero));
-                            mass_top.add(select::<S, F>(below, zero, q));
-                            mass_rest.add(select::<S, F>(below, q, zero));
+                            let weighs = q[0].simd_ne(zero) & below;
+                            dot.add(select::<S, F>(weighs, gap[0], zero));
+                            mass_top.add(select::<S, F>(below, zero, q[0]));
+                            mass_rest.add(select::<S, F>(below, q[0], zero));
+                            if F::KIND == Kind::F64 {
+                                dot.add(select::<S, F>(weighs, gap[1], zero));
+                                mass_top.add(select::<S, F>(below, zero, q[1]));
+                                mass_rest.add(select::<S, F>(below, q[1], zero));
+                            }
                         }
                         if STORE {
                             simd::store::<S, F>(exp, &mut e[class * step + at..]);
@@ -447,7 +454,7 @@ fn value<M: Map, P: Parts, S: Isa, F: Element>(
         e = select::<S, F>(simd::load::<S, F>(simd, &t.index[at..]).simd_eq(this), replaced, e);
     }
     let x = if M::LOGIT { simd::load(simd, &from.x[class * step + at..]) } else { zero };
-    let q = if M::MASS { from.mass.q::<P, S>(simd, class, step, at) } else { zero };
+    let q = if M::MASS { from.mass.q::<P, S>(simd, class, step, at)[0] } else { zero };
     let value = M::apply::<S, F>(&c, e, x, q);
     match from.ignored {
         Some(rows) => {

@@ -49,7 +49,7 @@ pub(super) fn write<F: Element>(
 ) {
     let (n, classes) = (rows.len(), block.len());
     let step = step(n);
-    if span.shape_of(output).lends_block::<F>(&rows) {
+    if span.layout(output).lends_block::<F>(&rows) {
         let mut lines = span.lines_of_classes_mut(output, rows, block);
         let done = lines.dense().is_some_and(|to| few::join(tile, classes, step, to));
         if !done {

@@ -1,7 +1,8 @@
 //! Kernels along the classes of one row: lanes are classes.
 
+use crate::float::Kind;
 use crate::rows::emit::Map;
-use crate::rows::mass::{Parts, RowMass, load_classes};
+use crate::rows::mass::{Parts, RowMass, load_classes, times_gap};
 use crate::rows::settle::Coefficients;
 use crate::rows::summary::Summary;
 use crate::simd::exp::Shift;
@@ -286,11 +287,17 @@ impl<S: Isa, F: Element, P: Parts, const STORE: bool> Pass<S, F> for Against<'_,
         self.ties += select::<S, F>(below, zero, one);
         if P::USED {
             let q = self.mass.q::<P, S>(simd, at, len);
+            let dot = times_gap::<S, F>(simd, q, self.max, x);
             // No mass on an infinite gap is nothing.
-            let weighs = q.simd_ne(zero) & below;
-            to.dot = select::<S, F>(weighs, q * (self.max - x), zero);
-            to.mass_top = select::<S, F>(below, zero, q);
-            to.mass_rest = select::<S, F>(below, q, zero);
+            let weighs = q[0].simd_ne(zero) & below;
+            to.dot = select::<S, F>(weighs, dot[0], zero);
+            to.mass_top = select::<S, F>(below, zero, q[0]);
+            to.mass_rest = select::<S, F>(below, q[0], zero);
+            if F::KIND == Kind::F64 {
+                self.dot.add(select::<S, F>(weighs, dot[1], zero));
+                self.mass_top.add(select::<S, F>(below, zero, q[1]));
+                self.mass_rest.add(select::<S, F>(below, q[1], zero));
+            }
         }
         e
     }
@@ -301,9 +308,18 @@ impl<S: Isa, F: Element, P: Parts, const STORE: bool> Pass<S, F> for Against<'_,
         self.rest.add(a.rest);
         self.rest.add(b.rest);
         if P::USED {
-            self.dot.add(a.dot + b.dot);
-            self.mass_top.add(a.mass_top + b.mass_top);
-            self.mass_rest.add(a.mass_rest + b.mass_rest);
+            if F::KIND == Kind::F64 {
+                self.dot.add(a.dot);
+                self.dot.add(b.dot);
+                self.mass_top.add(a.mass_top);
+                self.mass_top.add(b.mass_top);
+                self.mass_rest.add(a.mass_rest);
+                self.mass_rest.add(b.mass_rest);
+            } else {
+                self.dot.add(a.dot + b.dot);
+                self.mass_top.add(a.mass_top + b.mass_top);
+                self.mass_rest.add(a.mass_rest + b.mass_rest);
+            }
         }
         self.taken = [Taken::nothing(simd); 2];
     }
@@ -494,6 +510,6 @@ fn value<M: Map, P: Parts, S: Isa, F: Element>(
     let zero = splat::<S, F>(simd, F::of(0.0));
     let e = if M::EXP { load_classes(simd, from.e, at, len) } else { zero };
     let x = if M::LOGIT { load_classes(simd, from.x, at, len) } else { zero };
-    let q = if M::MASS { from.mass.q::<P, S>(simd, at, len) } else { zero };
+    let q = if M::MASS { from.mass.q::<P, S>(simd, at, len)[0] } else { zero };
     M::apply::<S, F>(c, e, x, q)
 }
