@@ -46,6 +46,8 @@ pub enum Upstream<'a> {
     PerRow(Rows<'a>),
 }
 
+/// Rows of one number each from which threads pay.
+pub(crate) const PARALLEL: usize = 256 << 10;
 /// Rows that are looked at together.
 const GROUP: usize = 512;
 
@@ -107,7 +109,7 @@ pub(crate) fn census(
 ) -> Result<Census> {
     let spans = Spans::new(target.rows(), 32 * GROUP, Vec::new());
     let found: Vec<OnceLock<Census>> = vec![OnceLock::new(); spans.count()];
-    pool::run(&spans, target.rows() >= 1 << 18, interrupted, |span, group: &mut Vec<i64>| {
+    pool::run(&spans, target.rows() >= PARALLEL, interrupted, |span, group: &mut Vec<i64>| {
         let mut census = Census::default();
         group.resize(GROUP, 0);
         let rows = span.rows();

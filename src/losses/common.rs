@@ -52,7 +52,7 @@ pub(crate) fn show_shape(shape: &[usize]) -> String {
 
 impl<'a> Inputs<'a> {
     /// Cross-checks shapes; `soft` where targets are probabilities.
-    pub(crate) fn check(&self, soft: bool) -> Result<()> {
+    pub(crate) fn check(&self, soft: bool, outputs: &Outputs<'_>) -> Result<()> {
         let shape = self.input.shape();
         if self.axis >= shape.len() {
             return Err(Error::Value(format!(
@@ -91,6 +91,17 @@ impl<'a> Inputs<'a> {
                 show_shape(want),
                 show_shape(g.shape())
             )));
+        }
+        for (name, output) in [("grad_out", &outputs.grad), ("hess_out", &outputs.hess)] {
+            if let Some(output) = output
+                && output.as_view().shape() != shape
+            {
+                return Err(Error::Value(format!(
+                    "{name} must have the input's shape {}, got {}",
+                    show_shape(shape),
+                    show_shape(output.as_view().shape())
+                )));
+            }
         }
         Ok(())
     }

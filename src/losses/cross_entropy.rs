@@ -21,7 +21,7 @@
 //!
 //! which for one target class is minus the sum of the others' gradients.
 
-use super::common::{Inputs, Outputs, Targets, fill_upstream, show_shape};
+use super::common::{Inputs, Outputs, Targets, fill_upstream};
 use crate::error::{Error, Result};
 use crate::float::Kind;
 use crate::reduce::{Census, Reduction, Upstream};
@@ -224,7 +224,7 @@ fn compute_at_once<F: Element, const EXACT: bool>(
             inputs.ignore_index
         )));
     }
-    inputs.check(soft)?;
+    inputs.check(soft, &outputs)?;
     let shape = inputs.input.shape();
     let classes = shape[inputs.axis];
     let order = inputs.order();
@@ -271,17 +271,6 @@ fn compute_at_once<F: Element, const EXACT: bool>(
         (Source::Hard(targets), (smoothing > 0.0).then_some(spread), denominator)
     };
 
-    for (name, output) in [("grad_out", &outputs.grad), ("hess_out", &outputs.hess)] {
-        if let Some(output) = output
-            && output.as_view().shape() != shape
-        {
-            return Err(Error::Value(format!(
-                "{name} must have the input's shape {}, got {}",
-                show_shape(shape),
-                show_shape(output.as_view().shape())
-            )));
-        }
-    }
     let rows = |view| RowsMut::new(view, Some(inputs.axis), &order);
     let is_input = |out: &ViewMut<'_>| out.as_view().same_memory(&inputs.input);
     let in_place = [&outputs.grad, &outputs.hess].into_iter().flatten().any(is_input);

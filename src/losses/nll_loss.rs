@@ -3,10 +3,10 @@
 //! The gradient is `-w_y` at the target class and 0 elsewhere: no pass over the classes but the one
 //! that writes zeros.
 
-use super::common::{Inputs, Outputs, Targets, show_shape};
-use crate::error::{Error, Result};
+use super::common::{Inputs, Outputs, Targets};
+use crate::error::Result;
 use crate::pool;
-use crate::reduce::Reduction;
+use crate::reduce::{PARALLEL, Reduction};
 use crate::rows::ROWS;
 use crate::rows::settle::{IGNORED, Terms};
 use crate::simd::sum::Compensated;
@@ -27,16 +27,7 @@ pub fn nll_loss(
     outputs: Outputs<'_>,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<f64> {
-    inputs.check(false)?;
-    if let Some(grad) = &outputs.grad
-        && grad.as_view().shape() != inputs.input.shape()
-    {
-        return Err(Error::Value(format!(
-            "grad_out must have the input's shape {}, got {}",
-            show_shape(inputs.input.shape()),
-            show_shape(grad.as_view().shape())
-        )));
-    }
+    inputs.check(false, &outputs)?;
     let order = inputs.order();
     let input = Rows::new(inputs.input.clone(), Some(inputs.axis), &order);
     let (rows, classes) = (input.rows(), input.classes());
@@ -69,7 +60,7 @@ pub fn nll_loss(
     type Scratch = (Terms, Vec<f64>, Vec<f64>);
     pool::run(
         &spans,
-        work >= 1 << 18,
+        work >= PARALLEL,
         interrupted,
         |span, (terms, losses, tile): &mut Scratch| {
             let mut sum = Compensated::default();

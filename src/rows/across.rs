@@ -174,7 +174,8 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
             tile::stage(&self.input, rows.clone(), block.clone(), &mut s.x);
         }
         if !keeps {
-            kernels::exponentials(&s.x, (n, block.len()), &s.summaries, e);
+            let [centers, ks, ..] = &mut s.narrow;
+            kernels::exponentials(&s.x, (n, block.len()), &s.summaries, [centers, ks], e);
         }
         let ignored = any_ignored.then(|| &*s.ignored);
         let none = TileMass::none();

@@ -69,7 +69,7 @@ impl<F: Element> Room<F> {
     /// The least exponent of an upstream gradient that leaves the loss its smallest normal number:
     /// the headroom then holds [`GUESSED`] binades and what a guess may be too high by.
     pub(crate) fn least_exponent() -> f64 {
-        40.0 - Self::new(true).usual.wide()
+        (GUESSED - NEAR.start * std::f64::consts::LOG2_E).ceil() - Self::new(true).usual.wide()
     }
 
     /// The headroom for an upstream gradient's exponent.

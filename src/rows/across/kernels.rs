@@ -289,6 +289,7 @@ pub(super) fn exponentials<F: Element>(
     x: &[F],
     (rows, classes): (usize, usize),
     summaries: &[Summary<Field>],
+    [centers, ks]: [&mut Buffer<F>; 2],
     e: &mut [F],
 ) {
     #[inline(never)]
@@ -317,13 +318,15 @@ pub(super) fn exponentials<F: Element>(
         );
     }
     let n = step(rows);
-    let narrow = |field: fn(&Summary<Field>) -> &Field| -> Vec<F> {
-        let groups = &summaries[..rows.div_ceil(ROWS)];
-        groups.iter().flat_map(|s| field(s).0.map(F::of)).collect()
+    let groups = &summaries[..rows.div_ceil(ROWS)];
+    let narrow = |field: fn(&Summary<Field>) -> &Field, out: &mut Buffer<F>| {
+        let from = groups.iter().flat_map(|s| field(s).0);
+        out.fit(groups.len() * ROWS).iter_mut().zip(from).for_each(|(to, v)| *to = F::of(v));
     };
-    let (centers, ks) = (narrow(|s| &s.center), narrow(|s| &s.k));
+    narrow(|s| &s.center, centers);
+    narrow(|s| &s.k, ks);
     let x = &x[..n * classes];
-    dispatch!(simd::level(), s => kernel(s, x, rows, &centers, &ks, e));
+    dispatch!(simd::level(), s => kernel(s, x, rows, centers, ks, e));
     mend(x, (rows, classes), summaries, e);
 }
 
