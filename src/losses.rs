@@ -5,6 +5,7 @@ pub mod binary_cross_entropy_with_logits;
 pub mod binary_entropy;
 pub mod cross_entropy;
 pub mod entropy;
+pub mod entropy_with_logits;
 pub mod js_divergence;
 pub mod kl_div;
 pub mod kl_divergence;
@@ -44,6 +45,7 @@ pub const TABLE: &[Entry] = &[
     Entry { function: "sigmoid_focal_loss", class: None },
     Entry { function: "kl_div", class: Some("KLDivLoss") },
     Entry { function: "entropy", class: None },
+    Entry { function: "entropy_with_logits", class: None },
     Entry { function: "binary_entropy", class: None },
     Entry { function: "kl_divergence", class: None },
     Entry { function: "js_divergence", class: None },

@@ -290,6 +290,25 @@ fn entropy<'py>(
 }
 
 #[pyfunction]
+fn entropy_with_logits<'py>(
+    logits: &Bound<'py, PyAny>,
+    #[pyo3(from_py_with = axis_of)] axis: isize,
+    base: Option<f64>,
+    return_grad: bool,
+    grad_output: Option<&Bound<'py, PyAny>>,
+    grad_out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    guarded(|| {
+        let call = ElementCall::of("logits", logits)?.by_rows(axis, false)?;
+        let derivatives =
+            Derivatives { return_grad, grad_output, grad_out, ..Derivatives::default() };
+        call.run(&derivatives, |inputs, outputs, interrupted| {
+            compute::entropy_with_logits::entropy_with_logits(inputs, base, outputs, interrupted)
+        })
+    })
+}
+
+#[pyfunction]
 fn binary_entropy<'py>(
     p: &Bound<'py, PyAny>,
     base: Option<f64>,
@@ -543,6 +562,7 @@ fn core(module: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(sigmoid_focal_loss, module)?,
         wrap_pyfunction!(kl_div, module)?,
         wrap_pyfunction!(entropy, module)?,
+        wrap_pyfunction!(entropy_with_logits, module)?,
         wrap_pyfunction!(binary_entropy, module)?,
         wrap_pyfunction!(kl_divergence, module)?,
         wrap_pyfunction!(js_divergence, module)?,

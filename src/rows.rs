@@ -52,6 +52,8 @@ pub(crate) enum Emission {
     Softmax,
     /// Their logarithms.
     LogSoftmax,
+    /// The gradient of their entropy.
+    Tilt,
 }
 
 /// What a call of the family computes, and where to.
@@ -179,7 +181,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         match emission {
             Emission::Softmax => true,
             Emission::Gradient => self.mass.is_none(),
-            Emission::LogSoftmax => false,
+            Emission::LogSoftmax | Emission::Tilt => false,
         }
     }
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import reference
 import scipy.spatial.distance
 import scipy.special
 import scipy.stats
@@ -183,6 +184,81 @@ def test_kl_div(dtype, rng, worst):
     mass = np.exp(wide(log_t))
     assert_within(got, mass * (wide(log_t) - wide(x)), LOSS_BAR[name])
     assert_within(grad, -mass, GRAD_BAR[name])
+
+
+def entropy_with_logits(x, axis=-1):
+    """The entropy of the softmax, its gradient, and the size of that gradient's terms."""
+    x = np.moveaxis(wide(x), axis, -1)
+    p, _, neglogp = reference.terms(x)
+    with np.errstate(invalid="ignore"):
+        h = np.sum(np.where(p == 0, 0, p * neglogp), axis=-1)
+        gap = np.where(p == 0, 0, np.max(x, axis=-1, keepdims=True) - x)
+        mean = np.sum(p * gap, axis=-1, keepdims=True)
+        grad, scale = p * (gap - mean), p * np.maximum(gap, mean)
+    return h, np.moveaxis(grad, -1, axis), np.moveaxis(scale, -1, axis)
+
+
+@pytest.mark.parametrize("dtype", WIDE, ids=["float32", "float64"])
+@pytest.mark.parametrize("classes", [1, 2, 3, 10, 17, 79, 80, 1000, 50257, 300_001])
+@pytest.mark.parametrize("base", [None, 2])
+def test_entropy_with_logits(dtype, classes, base, rng, worst):
+    name = np.dtype(dtype).name
+    unit = np.log(np.longdouble(base)) if base else 1
+    for spread in (0.1, 1, 3, 10, 30, 100):
+        count = max(2, 20000 // classes)
+        x = (rng.standard_normal((count, classes)) * spread).astype(dtype)
+        want, want_grad, scale = entropy_with_logits(x)
+        for rows, axis in ((x, -1), (np.ascontiguousarray(x.T), 0)):
+            got, grad = F.entropy_with_logits(rows, axis=axis, base=base, return_grad=True)
+            error = assert_within(got, want / unit, LOSS_BAR[name])
+            worst(f"{name:9} entropy with logits", f"{classes} classes, spread {spread}", error)
+            alone = F.entropy_with_logits(rows, axis=axis, base=base)
+            assert_within(alone, want / unit, LOSS_BAR[name])
+            grad = np.moveaxis(grad, axis, -1)
+            error = assert_within(grad, want_grad / unit, GRAD_BAR[name], scale / np.abs(unit))
+            worst(f"{name:9} entropy with logits, gradient", f"{classes} classes", error)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("classes", [4, 200])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_edges_of_entropy_with_logits(dtype, classes, axis):
+    x = np.zeros((7, classes), dtype)
+    x[1, :2], x[2, 2:], x[2, :2] = np.inf, -np.inf, 1
+    x[3, 3], x[4], x[5, 1] = np.inf, -np.inf, np.nan
+    x[6, 1:] = -np.inf
+    rows = np.ascontiguousarray(x if axis == 1 else x.T)
+    got, grad = F.entropy_with_logits(rows, axis=axis, return_grad=True)
+    grad = grad if axis == 1 else grad.T
+    log = np.log(classes)
+    np.testing.assert_allclose(got, [log, np.nan, np.log(2), 0, np.nan, np.nan, 0], rtol=1e-6)
+    for row, value in ((0, 0), (1, np.nan), (2, 0), (3, 0), (4, np.nan), (5, np.nan), (6, 0)):
+        np.testing.assert_array_equal(grad[row].astype(float), np.full(classes, float(value)))
+
+
+@pytest.mark.gradient("entropy_with_logits")
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("base", [None, 2])
+@pytest.mark.parametrize("upstream", ["one", "scalar", "array"])
+def test_gradient_of_entropy_with_logits(axis, base, upstream, rng):
+    x = rng.standard_normal((3, 4, 5)) * 2
+    factor, grad_output = upstream_gradient(upstream, tuple(np.delete(x.shape, axis)), rng)
+    options = {"axis": axis, "base": base}
+    _, grad = F.entropy_with_logits(x, return_grad=True, grad_output=grad_output, **options)
+    unit = np.log(np.longdouble(base)) if base else 1
+
+    def exact(x):
+        p = np.exp(x) / np.sum(np.exp(x), axis=axis, keepdims=True)
+        return -np.sum(p * np.log(p), axis=axis) / unit
+
+    check_gradient(lambda x: F.entropy_with_logits(x, **options), exact, x, factor, grad)
+
+
+def test_entropy_with_logits_beside_torch(rng):
+    x = rng.standard_normal((30, 7)) * 3
+    want = torch.distributions.Categorical(logits=torch.tensor(x)).entropy()
+    np.testing.assert_allclose(F.entropy_with_logits(x), want.numpy(), rtol=1e-13)
+    np.testing.assert_allclose(F.entropy_with_logits(x), F.entropy(F.softmax(x, 1)), rtol=1e-13)
 
 
 @EVERY_DIVERGENCE
@@ -417,6 +493,15 @@ def test_every_layout(layout, dtype, rng):
         want = ours(values, q, axis=1, return_grad="both")
         for one, other in zip(got, want, strict=True):
             np.testing.assert_array_equal(one, other)
+    for axis in (0, 1, 2):
+        got = F.entropy_with_logits(p, axis=axis, return_grad=True)
+        want, want_grad, size = entropy_with_logits(values, axis)
+        assert_within(got[0], want, LOSS_BAR[name])
+        assert_within(got[1], want_grad, GRAD_BAR[np.dtype(dtype).name], size)
+    x, _ = like(layout, values)
+    assert F.entropy_with_logits(x, axis=1, grad_out=x)[1] is x
+    _, want_grad, size = entropy_with_logits(values, 1)
+    assert_within(x, want_grad, GRAD_BAR[np.dtype(dtype).name], size)
     out, out_base = layout(values.shape, values.dtype)
     F.entropy(values, axis=1, grad_out=out)
     assert_only_view_written(layout, out, out_base)
@@ -449,6 +534,8 @@ def test_same_bits_at_any_number_of_threads(rng):
                 [
                     *F.entropy(p, return_grad=True),
                     F.entropy(p, axis=0),
+                    *F.entropy_with_logits(p, return_grad=True),
+                    *F.entropy_with_logits(p, axis=0, return_grad=True),
                     F.binary_entropy(p),
                     *F.kl_div(p, p[::-1], "batchmean", return_grad=True),
                     *F.kl_divergence(p, p[::-1], return_grad="both"),

@@ -11,8 +11,11 @@ __all__ = [
     "binary_entropy",
     "cross_entropy",
     "entropy",
+    "entropy_with_logits",
     "get_num_threads",
+    "js_divergence",
     "kl_div",
+    "kl_divergence",
     "log_softmax",
     "logsigmoid",
     "logsumexp",
@@ -119,6 +122,14 @@ def kl_div(
 ) -> Any: ...
 def entropy(
     p: ArrayLike,
+    axis: int,
+    base: float | None,
+    return_grad: bool,
+    grad_output: ArrayLike | None,
+    grad_out: NDArray[Any] | None,
+) -> Any: ...
+def entropy_with_logits(
+    logits: ArrayLike,
     axis: int,
     base: float | None,
     return_grad: bool,

@@ -248,8 +248,13 @@ fn compute_at_once<F: Element, const EXACT: bool>(
     let late = (!soft && !checked).then(|| target.clone());
     let (source, mass, denominator) = if soft {
         let denominator = if mean { target.rows() as f64 } else { 1.0 };
-        let mass =
-            Mass { soft: Some(target), weight, share: share.map(F::of), base: even.map(F::of) };
+        let mass = Mass {
+            soft: Some(target),
+            weight,
+            share: share.map(F::of),
+            base: even.map(F::of),
+            own: false,
+        };
         (Source::Soft { upstream, denominator }, Some(mass), denominator)
     } else {
         let counted = if checked {
@@ -258,8 +263,13 @@ fn compute_at_once<F: Element, const EXACT: bool>(
             1.0
         };
         let denominator = if mean { counted } else { 1.0 };
-        let spread =
-            Mass { soft: None, weight, share: [F::of(0.0); 2], base: [1.0, 0.0].map(F::of) };
+        let spread = Mass {
+            soft: None,
+            weight,
+            share: [F::of(0.0); 2],
+            base: [1.0, 0.0].map(F::of),
+            own: false,
+        };
         let targets = Targets {
             target,
             classes,

@@ -74,6 +74,28 @@ impl<'a> Elements<'a> {
         })
     }
 
+    fn check_upstream(&self) -> Result<()> {
+        let reduces = self.reduction != Reduction::None;
+        let losses = if reduces { Vec::new() } else { self.losses_shape() };
+        match &self.grad_outputs {
+            Some(g) if g.shape() != losses => Err(Error::Value(format!(
+                "grad_output must be a number or have the loss's shape {}, got {}",
+                show_shape(&losses),
+                show_shape(g.shape())
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The upstream gradient by rows of an axis.
+    pub(crate) fn upstream_of_rows(&self, axis: usize, order: &Order) -> Result<Upstream<'a>> {
+        self.check_upstream()?;
+        Ok(match &self.grad_outputs {
+            Some(g) => Upstream::PerRow(Rows::new(g.clone(), None, &order.without(axis))),
+            None => Upstream::Same(self.grad_output),
+        })
+    }
+
     /// Whether numbers need `f64` to be what they are.
     fn is_wide(view: &View<'_>) -> bool {
         const FEW: usize = 1 << 12;
@@ -121,17 +143,8 @@ impl<'a> Elements<'a> {
                 show_shape(target.shape())
             )));
         }
+        self.check_upstream()?;
         let reduces = self.reduction != Reduction::None;
-        let losses = if reduces { Vec::new() } else { self.losses_shape() };
-        if let Some(g) = &self.grad_outputs
-            && g.shape() != losses
-        {
-            return Err(Error::Value(format!(
-                "grad_output must be a number or have the loss's shape {}, got {}",
-                show_shape(&losses),
-                show_shape(g.shape())
-            )));
-        }
         let weight = self.weight.as_ref().map(|w| self.broadcast("weight", w)).transpose()?;
         let positive =
             self.pos_weight.as_ref().map(|w| self.broadcast("pos_weight", w)).transpose()?;

@@ -59,6 +59,11 @@ impl Unit {
         }
     }
 
+    /// How many nats it is.
+    pub(super) fn nats(self) -> f64 {
+        self.0
+    }
+
     /// Nats in this unit. Not by a reciprocal: a fair coin has 1 bit.
     #[inline(always)]
     pub(super) fn count<S: Isa>(self, simd: S, nats: S::f64s) -> S::f64s {

@@ -8,7 +8,7 @@
 pub(super) mod kernels;
 pub(super) mod tile;
 
-use super::emit::{Curvature, LogProbability, Map, Scaled, Spread, Targeted};
+use super::emit::{Curvature, LogProbability, Map, Scaled, Spread, Targeted, Tilted};
 use super::mass::{Nothing, Parts, TileMass};
 use super::scratch::{Buffer, Scratch};
 use super::settle::{Coefficients, Factors, IGNORED, Room, Settle, Term};
@@ -151,7 +151,11 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
                 kernels::summarise::<P, F, false>(&tile, room, terms, &mut [], into);
             }
             if block.start > 0 {
-                merge_rows(&mut s.summaries, &s.part);
+                if P::OWN {
+                    merge_rows::<true>(&mut s.summaries, &s.part);
+                } else {
+                    merge_rows::<false>(&mut s.summaries, &s.part);
+                }
             }
         }
     }
@@ -194,6 +198,8 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let mut from = Sources { coefficients, target, ignored, e, x: &s.x, mass: none };
         if emission == Emission::LogSoftmax {
             self.emit_to::<LogProbability, Nothing>(span, output, at, &from, &mut s.out);
+        } else if emission == Emission::Tilt {
+            self.emit_to::<Tilted, Nothing>(span, output, at, &from, &mut s.out);
         } else if emission == Emission::Gradient && P::USED {
             from.mass = self.tile_mass::<P>(rows, block, &mut s.q);
             self.emit_to::<Spread<P>, P>(span, output, at, &from, &mut s.out);

@@ -5,7 +5,7 @@
 
 pub(super) mod kernels;
 
-use super::emit::{Curvature, LogProbability, Map, Scaled, Spread};
+use super::emit::{Curvature, LogProbability, Map, Scaled, Spread, Tilted};
 use super::mass::{Nothing, Parts, RowMass};
 use super::scratch::{Buffer, Scratch};
 use super::settle::{Coefficients, IGNORED, NEAR, Room, Settle};
@@ -138,7 +138,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
                     kernels::summarise::<P, F, false>(x, max, headroom, &mass, e)
                 }
             });
-            total = if block.start == 0 { part } else { total.merge(part) };
+            total = if block.start == 0 { part } else { merge::<P>(total, part) };
             if !swept {
                 *guess = Some(F::of(total.max)).filter(|max| max.wide().is_finite());
             }
@@ -165,7 +165,8 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let first = self.first.map(|(emission, _)| emission);
         let log = first == Some(Emission::LogSoftmax);
         let spread = first == Some(Emission::Gradient) && P::USED;
-        let x = if fitting.is_none() || self.second.is_some() || log || spread {
+        let tilt = first == Some(Emission::Tilt);
+        let x = if fitting.is_none() || self.second.is_some() || log || tilt || spread {
             // What is written in the input's place must not be read from there.
             lend_or_stage(&self.input, row, classes.clone(), &mut s.x, self.in_place)
         } else {
@@ -206,7 +207,10 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
             let (keep, patch) = (factors.keep.0[lane], factors.patch.0[lane]);
             *e = F::of(keep * e.wide() + patch / scale);
         }
-        if spread {
+        if emission == Emission::Tilt {
+            let from = Sources { e, x, mass: RowMass::none() };
+            self.emit_row::<Tilted, Nothing>(span, output, &block, c, &from, &mut s.out);
+        } else if spread {
             let from = Sources { e, x, mass: self.row_mass::<P>(row, classes, &mut s.q) };
             self.emit_row::<Spread<P>, P>(span, output, &block, c, &from, &mut s.out);
         } else {
@@ -267,6 +271,11 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let weight: &[F] = mass.weight.as_ref().map_or(&[], |w| &w[block]);
         RowMass { soft, weight, share: mass.share, base: mass.base }
     }
+}
+
+/// Two parts of a row together.
+fn merge<P: Parts>(total: Summary, part: Summary) -> Summary {
+    if P::OWN { total.merge::<true>(part) } else { total.merge::<false>(part) }
 }
 
 /// Elements from one row's exponentials to the next's: whole cache lines.

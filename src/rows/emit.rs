@@ -98,6 +98,26 @@ impl Map for Curvature {
     }
 }
 
+/// `a (e ((max - x) - b))`: the gradient of the entropy, `b` being the mean of `max - x`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tilted;
+
+impl Map for Tilted {
+    const LOGIT: bool = true;
+    #[inline(always)]
+    fn apply<S: Isa, F: Element>(
+        c: &Coefficients<V<F, S>>,
+        e: V<F, S>,
+        x: V<F, S>,
+        _: V<F, S>,
+    ) -> V<F, S> {
+        // An infinite gap has no probability; any finite one will do. `at_max` is infinity.
+        let gap = c.max - x;
+        // The exponential has room for the gap, which a probability may not have.
+        c.a * (e * (gap.simd_lt(c.at_max).select(gap, c.b) - c.b))
+    }
+}
+
 /// `(x - max) + at_max`: the log-softmax.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogProbability;

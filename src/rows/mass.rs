@@ -20,6 +20,16 @@ pub(crate) struct Mass<'a, F> {
     pub(crate) weight: Option<Vec<F>>,
     pub(crate) share: [F; 2],
     pub(crate) base: [F; 2],
+    /// Whether the mass of a class is its own exponential instead, in the unit of its summary.
+    pub(crate) own: bool,
+}
+
+impl<F: Element> Mass<'_, F> {
+    /// Each class's own exponential.
+    pub(crate) fn own() -> Self {
+        let zero = [F::of(0.0); 2];
+        Self { soft: None, weight: None, share: zero, base: zero, own: true }
+    }
 }
 
 /// Which parts a mass has, known when a kernel is compiled.
@@ -28,10 +38,12 @@ pub(crate) trait Parts: Copy + 'static {
     const USED: bool;
     const SOFT: bool;
     const WEIGHTED: bool;
+    /// Whether it is the exponential itself.
+    const OWN: bool;
 }
 
 macro_rules! parts {
-    ($($name:ident: $used:literal, $soft:literal, $weighted:literal;)*) => {
+    ($($name:ident: $used:literal, $soft:literal, $weighted:literal, $own:literal;)*) => {
         $(
             #[derive(Clone, Copy, Debug)]
             pub(crate) struct $name;
@@ -39,17 +51,19 @@ macro_rules! parts {
                 const USED: bool = $used;
                 const SOFT: bool = $soft;
                 const WEIGHTED: bool = $weighted;
+                const OWN: bool = $own;
             }
         )*
     };
 }
 
 parts! {
-    Nothing: false, false, false;
-    Even: true, false, false;
-    EvenWeighted: true, false, true;
-    Soft: true, true, false;
-    SoftWeighted: true, true, true;
+    Nothing: false, false, false, false;
+    Even: true, false, false, false;
+    EvenWeighted: true, false, true, false;
+    Soft: true, true, false, false;
+    SoftWeighted: true, true, true, false;
+    Own: true, false, false, true;
 }
 
 /// Runs an expression with the type of a mass's parts bound to a name.
@@ -58,6 +72,10 @@ macro_rules! with_parts {
         match $mass {
             None => {
                 type $parts = $crate::rows::mass::Nothing;
+                $body
+            }
+            Some(m) if m.own => {
+                type $parts = $crate::rows::mass::Own;
                 $body
             }
             Some(m) => match (m.soft.is_some(), m.weight.is_some()) {

@@ -6,7 +6,7 @@ use crate::float::Kind;
 use crate::reduce::Census;
 use crate::simd::exp::Shift;
 use crate::simd::log1p::log_with_odds;
-use crate::simd::sum::{Wide, Wide64};
+use crate::simd::sum::{Wide, Wide64, two_sum};
 use crate::simd::{self, Element, Isa, V, dispatch};
 use fearless_simd::prelude::*;
 use std::ops::Range;
@@ -153,6 +153,8 @@ pub(crate) struct Softmax<S: Isa> {
     pub(crate) log_sum_exp: S::f64s,
     /// The sum of all `exp(x)`, in units.
     pub(crate) sum: S::f64s,
+    /// What its rounding and that of the maximum's exponential took.
+    pub(crate) sum_low: S::f64s,
     /// The maximum where one class alone has it, else NaN, which equals nothing.
     pub(crate) unique: S::f64s,
     /// See [`super::summary::Summary`].
@@ -327,13 +329,15 @@ fn softmax<S: Isa, F: Element>(
         others = (!infinite | alone).select(others, splat(simd, f64::NAN));
     }
     let log = log_with_odds::<S, F>(simd, others, [top, low]);
+    let [sum, sum_low] = two_sum(top, others);
     Softmax {
         max,
         others,
         odds: others / top,
         log,
         log_sum_exp: infinite.select(max + rest, max + log),
-        sum: top + others,
+        sum,
+        sum_low: sum_low + low,
         unique: ties.simd_eq(splat(simd, 1.0)).select(max, splat(simd, f64::NAN)),
         dot: read(simd, &s.dot, at),
         mass_top: read(simd, &s.mass_top, at),

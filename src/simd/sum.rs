@@ -3,7 +3,7 @@
 //! A kernel adds no more than a few vectors in its own type before it moves them here: n additions
 //! in a row err by up to n/2 ulp, and those of equal numbers all in one direction.
 
-use super::{Element, Isa, V, load, splat, store};
+use super::{Element, Isa, V, load, lost, splat, store};
 use fearless_simd::prelude::*;
 use std::ops::{Add, Sub};
 
@@ -22,6 +22,8 @@ pub trait Wide<S: Isa, F: Element>: Copy {
     fn zero(simd: S) -> Self;
     /// Adds lane by lane.
     fn add(&mut self, v: V<F, S>);
+    /// Adds `q (max - x)`, lane by lane, with no rounding but those of the sums.
+    fn add_gap(&mut self, simd: S, q: V<F, S>, max: V<F, S>, x: V<F, S>);
     /// The sum of a lane each, in order, rounded to `f64`.
     fn store(self, dst: &mut [f64]);
     /// The sum over all lanes.
@@ -50,6 +52,13 @@ impl<S: Isa> Wide<S, f32> for Wide32<S> {
         let (low, high) = v.widen();
         self.low += low;
         self.high += high;
+    }
+    #[inline(always)]
+    fn add_gap(&mut self, _: S, q: S::f32s, max: S::f32s, x: S::f32s) {
+        let ((q_low, q_high), (m_low, m_high)) = (q.widen(), max.widen());
+        let (x_low, x_high) = x.widen();
+        self.low = q_low.mul_add(m_low - x_low, self.low);
+        self.high = q_high.mul_add(m_high - x_high, self.high);
     }
     #[inline(always)]
     fn store(self, dst: &mut [f64]) {
@@ -97,6 +106,13 @@ impl<S: Isa> Wide<S, f64> for Wide64<S> {
     fn add(&mut self, v: S::f64s) {
         let [sum, lost] = two_sum(self.sum, v);
         (self.sum, self.error) = (sum, self.error + lost);
+    }
+    #[inline(always)]
+    fn add_gap(&mut self, simd: S, q: S::f64s, max: S::f64s, x: S::f64s) {
+        let [gap, gap_low] = two_sum(max, -x);
+        let dot = q * gap;
+        self.add(dot);
+        self.add(q.mul_add(gap_low, lost(simd, q, gap, dot)));
     }
     #[inline(always)]
     fn store(self, dst: &mut [f64]) {

@@ -78,7 +78,15 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                         let below = v.simd_ne(max);
                         rest.add(select::<S, F>(below, exp, zero));
                         others = select::<S, F>(below, others + one, others);
-                        if P::USED {
+                        if P::OWN {
+                            // No mass on an infinite gap is nothing.
+                            let weighs = exp.simd_ne(zero) & below;
+                            let [q, max, v] = [exp, max, v].map(
+                                #[inline(always)]
+                                |v| select::<S, F>(weighs, v, zero),
+                            );
+                            dot.add_gap(simd, q, max, v);
+                        } else if P::USED {
                             let q = mass.q::<P, S>(simd, class, step, at);
                             let gap = times_gap::<S, F>(simd, q, max, v);
                             // No mass on an infinite gap is nothing.

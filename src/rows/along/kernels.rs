@@ -285,7 +285,15 @@ impl<S: Isa, F: Element, P: Parts, const STORE: bool> Pass<S, F> for Against<'_,
         let to = &mut self.taken[lane];
         to.rest = select::<S, F>(below, e, zero);
         self.ties += select::<S, F>(below, zero, one);
-        if P::USED {
+        if P::OWN {
+            // No mass on an infinite gap is nothing.
+            let weighs = e.simd_ne(zero) & below;
+            let [q, max, x] = [e, self.max, x].map(
+                #[inline(always)]
+                |v| select::<S, F>(weighs, v, zero),
+            );
+            self.dot.add_gap(simd, q, max, x);
+        } else if P::USED {
             let q = self.mass.q::<P, S>(simd, at, len);
             let dot = times_gap::<S, F>(simd, q, self.max, x);
             // No mass on an infinite gap is nothing.
@@ -307,7 +315,7 @@ impl<S: Isa, F: Element, P: Parts, const STORE: bool> Pass<S, F> for Against<'_,
         let [a, b] = self.taken;
         self.rest.add(a.rest);
         self.rest.add(b.rest);
-        if P::USED {
+        if P::USED && !P::OWN {
             if F::KIND == Kind::F64 {
                 self.dot.add(a.dot);
                 self.dot.add(b.dot);
