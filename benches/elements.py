@@ -1,4 +1,5 @@
-"""Losses of elements beside torch's, and beside the time to read their inputs.
+"""Losses of elements, entropies and divergences beside torch's, and beside the time to read their
+inputs.
 
 Float32 arrays of one shape with all cores, the loss alone and with its gradient into a buffer that
 is used again (torch's autograd makes a new one). Answers are checked against float64 before
@@ -23,8 +24,34 @@ import crossent
 import crossent.functional as F
 from crossent import _core
 
-TOLERANCE = 1e-6
+TOLERANCE = 1e-5
 REPEATS, QUICK_REPEATS = 11, 3
+
+
+def summed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of rows, as their sum."""
+
+    def total(x: Array, t: Array, **options: Any) -> Any:
+        arrays = (x,) if function in (F.entropy, F.entropy_with_logits) else (x, t)
+        answer = function(*arrays, **options)
+        return (answer[0].sum(), answer[1]) if isinstance(answer, tuple) else answer.sum()
+
+    return total
+
+
+def torch_entropy(x: Any, _: Any) -> Any:
+    logs = torch.log_softmax(x, -1)
+    return -(logs.exp() * logs).sum()
+
+
+def torch_js(p: Any, q: Any) -> Any:
+    m = (p + q) / 2
+    return (p * (p / m).log() + q * (q / m).log()).sum() / 2
+
+
+def rel_entr(p: Array, q: Array) -> Any:
+    return np.sum(scipy.special.rel_entr(p, q))
+
 
 # crossent's function, torch's, and the same in float64 of a pair of arrays
 LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[[Array, Array], Any]]] = {
@@ -48,7 +75,29 @@ LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[[Array,
         functools.partial(TF.kl_div, reduction="batchmean"),
         lambda x, t: np.sum(scipy.special.xlogy(t, t) - t * x) / len(x),
     ),
+    "entropy": (
+        summed(F.entropy),
+        lambda p, _: torch.special.entr(p).sum(),
+        lambda p, _: np.sum(scipy.special.entr(p)),
+    ),
+    "entropy_with_logits": (
+        summed(F.entropy_with_logits),
+        torch_entropy,
+        lambda x, _: np.sum(scipy.special.entr(scipy.special.softmax(x, -1))),
+    ),
+    "kl_divergence": (
+        summed(F.kl_divergence),
+        lambda p, q: (p * (p / q).log() - p + q).sum(),
+        lambda p, q: rel_entr(p, q) - np.sum(p) + np.sum(q),
+    ),
+    "js_divergence": (
+        summed(F.js_divergence),
+        torch_js,
+        lambda p, q: (rel_entr(p, (p + q) / 2) + rel_entr(q, (p + q) / 2)) / 2,
+    ),
 }
+# Those that read their first array alone.
+ALONE = {"entropy", "entropy_with_logits"}
 
 
 def inputs(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[Array, Array]:
@@ -60,6 +109,8 @@ def inputs(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> tuple
         return x, 2 * t - 1
     if name == "kl_div":
         return F.log_softmax(x, -1), F.softmax(x[::-1], -1)
+    if name in ("entropy", "kl_divergence", "js_divergence"):
+        return F.softmax(x, -1), F.softmax(x[::-1], -1)
     return x, t
 
 
@@ -67,7 +118,7 @@ def measure(name: str, shape: tuple[int, ...], repeats: int) -> list[list[float]
     """Seconds of the floor, of crossent and of torch: for the loss, then with the gradient."""
     ours, theirs, exact = LOSSES[name]
     x, t = inputs(name, shape, np.random.default_rng(0))
-    both, out = np.concatenate([x, t]), np.empty_like(x)
+    both, out = x if name in ALONE else np.concatenate([x, t]), np.empty_like(x)
     want = exact(x.astype(np.float64), t.astype(np.float64))
     tx, tt, leaf = torch.from_numpy(x), torch.from_numpy(t), torch.from_numpy(x).requires_grad_()
 
@@ -83,7 +134,8 @@ def measure(name: str, shape: tuple[int, ...], repeats: int) -> list[list[float]
         raise SystemExit(f"{name}: the gradients are {error:.1e} / N apart")
 
     def floor() -> None:
-        _core._read_floor(both[: len(x)])
+        if name not in ALONE:
+            _core._read_floor(both[: len(x)])
         _core._copy_floor(x, out)
 
     return [

@@ -741,7 +741,7 @@ def entropy_with_logits(
         >>> import numpy as np
         >>> import crossent.functional as F
         >>> F.entropy_with_logits(np.array([[0.0, 0.0], [50.0, 0.0]]), base=2)
-        array([1.00000000e+00, 1.41911569e-20])
+        array([1.0000000e+00, 1.4191249e-20])
 
     Reference:
         Shannon, "A mathematical theory of communication" (1948);
