@@ -173,12 +173,19 @@ pub fn cross_entropy(
 ) -> Result<f64> {
     let wide = |kind: Kind| kind == Kind::F64;
     let soft = inputs.target.format().kind.is_float();
-    // Masses that float32 cannot hold as they are, such as products, are for float64.
+    // Masses that float32 cannot hold as they are, or but for one rounding, are for float64.
     let smoothed = options.label_smoothing > 0.0;
-    let weighted = inputs.weight.is_some();
-    let products = if soft { smoothed || weighted } else { smoothed && weighted };
-    let probabilities = soft && wide(inputs.target.format().kind);
-    if wide(inputs.input.format().kind) || products || probabilities {
+    // So are weights that leave its products no room.
+    let modest = |w: f64| w == 0.0 || (2f64.powi(-60)..2f64.powi(60)).contains(&w.abs());
+    let fits = |w: &f64| f64::from(*w as f32) == *w && modest(*w);
+    let weights = inputs.weight.iter().flatten().all(fits);
+    let masses = match (soft, smoothed) {
+        (true, true) => false,
+        (true, false) => weights && !wide(inputs.target.format().kind),
+        (false, true) => weights,
+        (false, false) => true,
+    };
+    if wide(inputs.input.format().kind) || !masses {
         compute::<f64, true>(inputs, options, outputs, interrupted)
     } else {
         compute::<f32, false>(inputs, options, outputs, interrupted)

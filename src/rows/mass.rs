@@ -7,7 +7,7 @@
 //! numbers; `f32` serves for masses that are not products.
 
 use crate::float::Kind;
-use crate::simd::{self, Element, Isa, V, select, splat};
+use crate::simd::{self, Element, Isa, V, splat};
 use crate::view::Rows;
 use fearless_simd::prelude::*;
 
@@ -132,21 +132,6 @@ fn combine<P: Parts, S: Isa, F: Element>(
         q = product;
     }
     [q, low]
-}
-
-/// What a mass adds to the sum of masses times gaps, and what its roundings took.
-#[inline(always)]
-pub(crate) fn times_gap<S: Isa, F: Element>(
-    simd: S,
-    [q, q_low]: [V<F, S>; 2],
-    max: V<F, S>,
-    x: V<F, S>,
-) -> [V<F, S>; 2] {
-    let [gap, gap_low] = F::plus::<S>(simd, max, -x);
-    let [dot, dot_low] = F::times::<S>(simd, q, gap);
-    let low = dot_low + q.mul_add(gap_low, q_low * gap);
-    let finite = dot.abs().simd_lt(splat::<S, F>(simd, F::of(f64::INFINITY)));
-    [dot, select::<S, F>(finite, low, splat::<S, F>(simd, F::of(0.0)))]
 }
 
 /// The masses of a block of one row's classes: lanes are classes.

@@ -22,8 +22,9 @@ pub trait Wide<S: Isa, F: Element>: Copy {
     fn zero(simd: S) -> Self;
     /// Adds lane by lane.
     fn add(&mut self, v: V<F, S>);
-    /// Adds `q (max - x)`, lane by lane, with no rounding but those of the sums.
-    fn add_gap(&mut self, simd: S, q: V<F, S>, max: V<F, S>, x: V<F, S>);
+    /// Adds `q (max - x)`, lane by lane, with no rounding but those of the sums; `q` in two parts, of
+    /// which `f32` needs but the first.
+    fn add_gap(&mut self, simd: S, q: [V<F, S>; 2], max: V<F, S>, x: V<F, S>);
     /// The sum of a lane each, in order, rounded to `f64`.
     fn store(self, dst: &mut [f64]);
     /// The sum over all lanes.
@@ -54,7 +55,7 @@ impl<S: Isa> Wide<S, f32> for Wide32<S> {
         self.high += high;
     }
     #[inline(always)]
-    fn add_gap(&mut self, _: S, q: S::f32s, max: S::f32s, x: S::f32s) {
+    fn add_gap(&mut self, _: S, [q, _]: [S::f32s; 2], max: S::f32s, x: S::f32s) {
         let ((q_low, q_high), (m_low, m_high)) = (q.widen(), max.widen());
         let (x_low, x_high) = x.widen();
         self.low = q_low.mul_add(m_low - x_low, self.low);
@@ -108,11 +109,14 @@ impl<S: Isa> Wide<S, f64> for Wide64<S> {
         (self.sum, self.error) = (sum, self.error + lost);
     }
     #[inline(always)]
-    fn add_gap(&mut self, simd: S, q: S::f64s, max: S::f64s, x: S::f64s) {
+    fn add_gap(&mut self, simd: S, [q, q_low]: [S::f64s; 2], max: S::f64s, x: S::f64s) {
         let [gap, gap_low] = two_sum(max, -x);
         let dot = q * gap;
+        let low = q.mul_add(gap_low, q_low.mul_add(gap, lost(simd, q, gap, dot)));
         self.add(dot);
-        self.add(q.mul_add(gap_low, lost(simd, q, gap, dot)));
+        // Of what is infinite nothing is lost.
+        let finite = dot.abs().simd_lt(splat::<S, f64>(simd, f64::INFINITY));
+        self.add(finite.select(low, splat::<S, f64>(simd, 0.0)));
     }
     #[inline(always)]
     fn store(self, dst: &mut [f64]) {

@@ -4,7 +4,7 @@ use super::tile::step;
 use crate::float::Kind;
 use crate::rows::along::kernels::mend_infinite;
 use crate::rows::emit::Map;
-use crate::rows::mass::{Parts, TileMass, times_gap};
+use crate::rows::mass::{Parts, TileMass};
 use crate::rows::scratch::Buffer;
 use crate::rows::settle::{Coefficients, NEAR, Room, Term};
 use crate::rows::summary::{Field, ROWS, Summary};
@@ -78,26 +78,26 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                         let below = v.simd_ne(max);
                         rest.add(select::<S, F>(below, exp, zero));
                         others = select::<S, F>(below, others + one, others);
-                        if P::OWN {
+                        if P::USED {
+                            let q = if P::OWN {
+                                [exp, zero]
+                            } else {
+                                mass.q::<P, S>(simd, class, step, at)
+                            };
                             // No mass on an infinite gap is nothing.
-                            let weighs = exp.simd_ne(zero) & below;
-                            let [q, max, v] = [exp, max, v].map(
+                            let weighs = q[0].simd_ne(zero) & below;
+                            let [q_dot, low_dot, max, v] = [q[0], q[1], max, v].map(
                                 #[inline(always)]
                                 |v| select::<S, F>(weighs, v, zero),
                             );
-                            dot.add_gap(simd, q, max, v);
-                        } else if P::USED {
-                            let q = mass.q::<P, S>(simd, class, step, at);
-                            let gap = times_gap::<S, F>(simd, q, max, v);
-                            // No mass on an infinite gap is nothing.
-                            let weighs = q[0].simd_ne(zero) & below;
-                            dot.add(select::<S, F>(weighs, gap[0], zero));
-                            mass_top.add(select::<S, F>(below, zero, q[0]));
-                            mass_rest.add(select::<S, F>(below, q[0], zero));
-                            if F::KIND == Kind::F64 {
-                                dot.add(select::<S, F>(weighs, gap[1], zero));
-                                mass_top.add(select::<S, F>(below, zero, q[1]));
-                                mass_rest.add(select::<S, F>(below, q[1], zero));
+                            dot.add_gap(simd, [q_dot, low_dot], max, v);
+                            if !P::OWN {
+                                mass_top.add(select::<S, F>(below, zero, q[0]));
+                                mass_rest.add(select::<S, F>(below, q[0], zero));
+                                if F::KIND == Kind::F64 {
+                                    mass_top.add(select::<S, F>(below, zero, q[1]));
+                                    mass_rest.add(select::<S, F>(below, q[1], zero));
+                                }
                             }
                         }
                         if STORE {

@@ -2,7 +2,7 @@
 
 use crate::float::Kind;
 use crate::rows::emit::Map;
-use crate::rows::mass::{Parts, RowMass, load_classes, times_gap};
+use crate::rows::mass::{Parts, RowMass, load_classes};
 use crate::rows::settle::Coefficients;
 use crate::rows::summary::Summary;
 use crate::simd::exp::Shift;
@@ -245,30 +245,14 @@ struct Against<'b, S: Isa, F: Element, P: Parts, const STORE: bool> {
     shift: Shift<S, F>,
     max: V<F, S>,
     mass: &'b RowMass<'b, F>,
-    taken: [Taken<S, F>; 2],
+    /// What each lane has taken for the rest.
+    taken: [V<F, S>; 2],
     rest: F::Wide<S>,
     ties: V<F, S>,
     dot: F::Wide<S>,
     mass_top: F::Wide<S>,
     mass_rest: F::Wide<S>,
     parts: PhantomData<P>,
-}
-
-/// What a lane has taken: summands of each sum.
-#[derive(Clone, Copy)]
-struct Taken<S: Isa, F: Element> {
-    rest: V<F, S>,
-    dot: V<F, S>,
-    mass_top: V<F, S>,
-    mass_rest: V<F, S>,
-}
-
-impl<S: Isa, F: Element> Taken<S, F> {
-    #[inline(always)]
-    fn nothing(simd: S) -> Self {
-        let zero = splat::<S, F>(simd, F::of(0.0));
-        Self { rest: zero, dot: zero, mass_top: zero, mass_rest: zero }
-    }
 }
 
 impl<S: Isa, F: Element, P: Parts, const STORE: bool> Pass<S, F> for Against<'_, S, F, P, STORE> {
@@ -282,29 +266,24 @@ impl<S: Isa, F: Element, P: Parts, const STORE: bool> Pass<S, F> for Against<'_,
         let one = splat::<S, F>(simd, F::of(1.0));
         let e = self.shift.exp::<true>(simd, x);
         let below = x.simd_ne(self.max);
-        let to = &mut self.taken[lane];
-        to.rest = select::<S, F>(below, e, zero);
+        self.taken[lane] = select::<S, F>(below, e, zero);
         self.ties += select::<S, F>(below, zero, one);
-        if P::OWN {
+        if P::USED {
+            let q = if P::OWN { [e, zero] } else { self.mass.q::<P, S>(simd, at, len) };
             // No mass on an infinite gap is nothing.
-            let weighs = e.simd_ne(zero) & below;
-            let [q, max, x] = [e, self.max, x].map(
+            let weighs = q[0].simd_ne(zero) & below;
+            let [q_dot, low_dot, max, x] = [q[0], q[1], self.max, x].map(
                 #[inline(always)]
                 |v| select::<S, F>(weighs, v, zero),
             );
-            self.dot.add_gap(simd, q, max, x);
-        } else if P::USED {
-            let q = self.mass.q::<P, S>(simd, at, len);
-            let dot = times_gap::<S, F>(simd, q, self.max, x);
-            // No mass on an infinite gap is nothing.
-            let weighs = q[0].simd_ne(zero) & below;
-            to.dot = select::<S, F>(weighs, dot[0], zero);
-            to.mass_top = select::<S, F>(below, zero, q[0]);
-            to.mass_rest = select::<S, F>(below, q[0], zero);
-            if F::KIND == Kind::F64 {
-                self.dot.add(select::<S, F>(weighs, dot[1], zero));
-                self.mass_top.add(select::<S, F>(below, zero, q[1]));
-                self.mass_rest.add(select::<S, F>(below, q[1], zero));
+            self.dot.add_gap(simd, [q_dot, low_dot], max, x);
+            if !P::OWN {
+                self.mass_top.add(select::<S, F>(below, zero, q[0]));
+                self.mass_rest.add(select::<S, F>(below, q[0], zero));
+                if F::KIND == Kind::F64 {
+                    self.mass_top.add(select::<S, F>(below, zero, q[1]));
+                    self.mass_rest.add(select::<S, F>(below, q[1], zero));
+                }
             }
         }
         e
@@ -312,24 +291,10 @@ impl<S: Isa, F: Element, P: Parts, const STORE: bool> Pass<S, F> for Against<'_,
 
     #[inline(always)]
     fn add_up(&mut self, simd: S) {
-        let [a, b] = self.taken;
-        self.rest.add(a.rest);
-        self.rest.add(b.rest);
-        if P::USED && !P::OWN {
-            if F::KIND == Kind::F64 {
-                self.dot.add(a.dot);
-                self.dot.add(b.dot);
-                self.mass_top.add(a.mass_top);
-                self.mass_top.add(b.mass_top);
-                self.mass_rest.add(a.mass_rest);
-                self.mass_rest.add(b.mass_rest);
-            } else {
-                self.dot.add(a.dot + b.dot);
-                self.mass_top.add(a.mass_top + b.mass_top);
-                self.mass_rest.add(a.mass_rest + b.mass_rest);
-            }
+        for rest in &mut self.taken {
+            self.rest.add(*rest);
+            *rest = splat::<S, F>(simd, F::of(0.0));
         }
-        self.taken = [Taken::nothing(simd); 2];
     }
 }
 
@@ -362,7 +327,7 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                     shift,
                     max: highest,
                     mass,
-                    taken: [Taken::nothing(simd); 2],
+                    taken: [splat::<S, F>(simd, F::of(0.0)); 2],
                     rest: wide,
                     ties: splat::<S, F>(simd, F::of(0.0)),
                     dot: wide,
