@@ -18,6 +18,7 @@ pub mod softmax;
 
 mod common;
 mod elements;
+mod unit;
 
 #[cfg(feature = "python")]
 pub(crate) use common::show_shape;

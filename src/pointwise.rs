@@ -57,25 +57,55 @@ pub(crate) enum Argument {
     T,
 }
 
+/// Where a loss is defined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Domain {
+    Everywhere,
+    /// `x` in [0, 1].
+    Unit,
+    /// Neither `x` nor `t` below 0.
+    NotNegative,
+}
+
+impl Domain {
+    /// In words.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Everywhere => "a number",
+            Self::Unit => "in [0, 1]",
+            Self::NotNegative => "not below 0",
+        }
+    }
+
+    /// By how much an element is outside: not above 0 within.
+    #[inline(always)]
+    fn excess<S: Isa>(self, simd: S, p: &Point<S>) -> S::f64s {
+        match self {
+            Self::Everywhere => splat::<S, f64>(simd, 0.0),
+            Self::Unit => (p.x - splat::<S, f64>(simd, 1.0)).max(-p.x),
+            Self::NotNegative => (-p.t).max(-p.x),
+        }
+    }
+
+    /// Which argument is outside, if one is; a NaN is not.
+    fn outside(self, x: f64, t: f64) -> Option<Argument> {
+        match self {
+            Self::Unit if !(0.0..=1.0).contains(&x) && !x.is_nan() => Some(Argument::X),
+            Self::NotNegative if x < 0.0 => Some(Argument::X),
+            Self::NotNegative if t < 0.0 => Some(Argument::T),
+            _ => None,
+        }
+    }
+}
+
 /// A member of the sigmoid family.
 pub(crate) trait Pointwise: Sync {
-    /// Where arguments must be, in words, if that is checked: see [`Self::excess`].
-    const RANGE: &str = "";
+    /// Where it is defined; elsewhere a call is refused.
+    const DOMAIN: Domain = Domain::Everywhere;
 
     /// The loss and its derivatives, in the precision that `F` needs. What a caller does not want
     /// is not computed, as all of it is inlined.
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S>;
-
-    /// By how much an element is outside of where the loss is defined: not above 0 within.
-    #[inline(always)]
-    fn excess<S: Isa>(_: S, p: &Point<S>) -> S::f64s {
-        p.x
-    }
-
-    /// Which of `x` and `t` is outside, if one is.
-    fn outside(_x: f64, _t: f64) -> Option<Argument> {
-        None
-    }
 }
 
 /// How much of a [`Jet`] is wanted.
@@ -229,8 +259,8 @@ impl<S: Isa> Seeing<S> {
             jet.value = nothing.select(c(0.0), weight * jet.value);
             upstream = upstream * load(own) * weight;
         }
-        if !L::RANGE.is_empty() {
-            self.excess = L::excess(simd, &point).max(self.excess);
+        if L::DOMAIN != Domain::Everywhere {
+            self.excess = L::DOMAIN.excess(simd, &point).max(self.excess);
         }
         let mut counted = jet.value;
         if live < S::f64s::LEN {
@@ -315,7 +345,8 @@ fn compute<F: Element, L: Pointwise>(
                 }
                 Seen {
                     sum: seeing.exact.total() + seeing.sum.reduce_sum(),
-                    outside: !L::RANGE.is_empty() && seeing.excess.simd_gt(zero).any_true(),
+                    outside: L::DOMAIN != Domain::Everywhere
+                        && seeing.excess.simd_gt(zero).any_true(),
                 }
             },
         )
@@ -494,7 +525,7 @@ impl<L: Pointwise> Job<'_, L> {
                 .filter_map(|(r, c)| {
                     let at = r * row_step + c * class_step;
                     let t = from.t.map_or(0.0, |t| t[at].wide());
-                    let which = L::outside(from.x[at].wide(), t)?;
+                    let which = L::DOMAIN.outside(from.x[at].wide(), t)?;
                     Some((tile.rows.start + r, tile.classes.start + c, which))
                 })
                 .next();

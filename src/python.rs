@@ -13,36 +13,12 @@ use crate::reduce::Reduction;
 use crate::view::{View, ViewMut};
 use crate::{pool, simd};
 use array::{Array, class_axis};
-use call::{Derivatives, ElementCall, LossCall, detached, guarded, scalar};
-use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use call::{
+    Derivatives, ElementCall, LossCall, axis_of, detached, guarded, ignore_index_of, integer,
+    scalar, some_axis_of,
+};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-
-/// An integer that fits; the error names the argument.
-fn integer<'py, T>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<T>
-where
-    T: for<'a> FromPyObject<'a, 'py, Error = PyErr>,
-{
-    given.extract().map_err(|error: PyErr| {
-        if error.is_instance_of::<PyOverflowError>(given.py()) {
-            PyValueError::new_err(format!("{name} must fit 64 bits, got {given}"))
-        } else {
-            let kind = given.get_type().name().map_or_else(|e| e.to_string(), |n| n.to_string());
-            PyTypeError::new_err(format!("{name} must be an integer, got {kind}"))
-        }
-    })
-}
-
-fn ignore_index_of(given: &Bound<'_, PyAny>) -> PyResult<i64> {
-    integer("ignore_index", given)
-}
-
-fn axis_of(given: &Bound<'_, PyAny>) -> PyResult<isize> {
-    integer("axis", given)
-}
-
-fn some_axis_of(given: &Bound<'_, PyAny>) -> PyResult<Option<isize>> {
-    if given.is_none() { Ok(None) } else { axis_of(given).map(Some) }
-}
 
 #[pyfunction]
 #[allow(clippy::too_many_arguments, reason = "the signature is torch's and ours")]
@@ -62,14 +38,8 @@ fn cross_entropy<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
         let call = LossCall::new(input, target, weight, ignore_index, reduction, axis, true)?;
-        let derivatives = Derivatives {
-            return_grad,
-            grad_output,
-            grad_out,
-            return_hess,
-            hess_out,
-            ..Derivatives::default()
-        };
+        let derivatives =
+            Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
         call.run(&derivatives, |inputs, outputs, interrupted| {
             let options = compute::cross_entropy::Options { label_smoothing };
             compute::cross_entropy::cross_entropy(inputs, options, outputs, interrupted)
@@ -92,8 +62,7 @@ fn nll_loss<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
         let call = LossCall::new(input, target, weight, ignore_index, reduction, axis, false)?;
-        let derivatives =
-            Derivatives { return_grad, grad_output, grad_out, ..Derivatives::default() };
+        let derivatives = Derivatives::new(return_grad, grad_output, grad_out);
         call.run(&derivatives, compute::nll_loss::nll_loss)
     })
 }
@@ -112,8 +81,7 @@ fn binary_cross_entropy<'py>(
     guarded(|| {
         let call =
             ElementCall::new(("input", input), ("target", target), [weight, None], reduction)?;
-        let derivatives =
-            Derivatives { return_grad, grad_output, grad_out, ..Derivatives::default() };
+        let derivatives = Derivatives::new(return_grad, grad_output, grad_out);
         call.run(&derivatives, compute::binary_cross_entropy::binary_cross_entropy)
     })
 }
@@ -139,14 +107,8 @@ fn binary_cross_entropy_with_logits<'py>(
             [weight, pos_weight],
             reduction,
         )?;
-        let derivatives = Derivatives {
-            return_grad,
-            grad_output,
-            grad_out,
-            return_hess,
-            hess_out,
-            ..Derivatives::default()
-        };
+        let derivatives =
+            Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
         call.run(
             &derivatives,
             compute::binary_cross_entropy_with_logits::binary_cross_entropy_with_logits,
@@ -171,14 +133,8 @@ fn multilabel_soft_margin_loss<'py>(
         let call =
             ElementCall::new(("input", input), ("target", target), [weight, None], reduction)?
                 .by_rows(-1, true)?;
-        let derivatives = Derivatives {
-            return_grad,
-            grad_output,
-            grad_out,
-            return_hess,
-            hess_out,
-            ..Derivatives::default()
-        };
+        let derivatives =
+            Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
         call.run(&derivatives, compute::multilabel_soft_margin_loss::multilabel_soft_margin_loss)
     })
 }
@@ -197,14 +153,8 @@ fn soft_margin_loss<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
         let call = ElementCall::new(("input", input), ("target", target), [None, None], reduction)?;
-        let derivatives = Derivatives {
-            return_grad,
-            grad_output,
-            grad_out,
-            return_hess,
-            hess_out,
-            ..Derivatives::default()
-        };
+        let derivatives =
+            Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
         call.run(&derivatives, compute::soft_margin_loss::soft_margin_loss)
     })
 }
@@ -226,14 +176,8 @@ fn sigmoid_focal_loss<'py>(
     guarded(|| {
         let call =
             ElementCall::new(("inputs", inputs), ("targets", targets), [None, None], reduction)?;
-        let derivatives = Derivatives {
-            return_grad,
-            grad_output,
-            grad_out,
-            return_hess,
-            hess_out,
-            ..Derivatives::default()
-        };
+        let derivatives =
+            Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
         let options = compute::sigmoid_focal_loss::Options { alpha, gamma };
         call.run(&derivatives, |inputs, outputs, interrupted| {
             compute::sigmoid_focal_loss::sigmoid_focal_loss(inputs, options, outputs, interrupted)
@@ -262,12 +206,28 @@ fn kl_div<'py>(
         let reduction = if by_batch { "mean" } else { reduction };
         let call = ElementCall::new(("input", input), ("target", target), [None, None], reduction)?;
         let call = if by_batch { call.by_batch()? } else { call };
-        let derivatives =
-            Derivatives { return_grad, grad_output, grad_out, ..Derivatives::default() };
+        let derivatives = Derivatives::new(return_grad, grad_output, grad_out);
         call.run(&derivatives, |inputs, outputs, interrupted| {
             compute::kl_div::kl_div(inputs, log_target, outputs, interrupted)
         })
     })
+}
+
+type Information = fn(
+    &compute::Elements<'_>,
+    Option<f64>,
+    compute::Outputs<'_>,
+    &dyn Fn() -> bool,
+) -> Result<f64, Error>;
+
+/// What is measured in units of information.
+fn information<'py>(
+    call: &ElementCall<'py>,
+    derivatives: &Derivatives<'py>,
+    base: Option<f64>,
+    of: Information,
+) -> PyResult<Bound<'py, PyAny>> {
+    call.run(derivatives, |inputs, outputs, interrupted| of(inputs, base, outputs, interrupted))
 }
 
 #[pyfunction]
@@ -281,11 +241,8 @@ fn entropy<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
         let call = ElementCall::of("p", p)?.by_rows(axis, false)?;
-        let derivatives =
-            Derivatives { return_grad, grad_output, grad_out, ..Derivatives::default() };
-        call.run(&derivatives, |inputs, outputs, interrupted| {
-            compute::entropy::entropy(inputs, base, outputs, interrupted)
-        })
+        let derivatives = Derivatives::new(return_grad, grad_output, grad_out);
+        information(&call, &derivatives, base, compute::entropy::entropy)
     })
 }
 
@@ -300,11 +257,8 @@ fn entropy_with_logits<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
         let call = ElementCall::of("logits", logits)?.by_rows(axis, false)?;
-        let derivatives =
-            Derivatives { return_grad, grad_output, grad_out, ..Derivatives::default() };
-        call.run(&derivatives, |inputs, outputs, interrupted| {
-            compute::entropy_with_logits::entropy_with_logits(inputs, base, outputs, interrupted)
-        })
+        let derivatives = Derivatives::new(return_grad, grad_output, grad_out);
+        information(&call, &derivatives, base, compute::entropy_with_logits::entropy_with_logits)
     })
 }
 
@@ -318,37 +272,8 @@ fn binary_entropy<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
         let call = ElementCall::of("p", p)?;
-        let derivatives =
-            Derivatives { return_grad, grad_output, grad_out, ..Derivatives::default() };
-        call.run(&derivatives, |inputs, outputs, interrupted| {
-            compute::binary_entropy::binary_entropy(inputs, base, outputs, interrupted)
-        })
-    })
-}
-
-type Divergence = fn(
-    &compute::Elements<'_>,
-    Option<f64>,
-    compute::Outputs<'_>,
-    &dyn Fn() -> bool,
-) -> crate::error::Result<f64>;
-
-/// A function of two distributions.
-fn divergence<'py>(
-    p: (&'static str, &Bound<'py, PyAny>),
-    q: (&'static str, &Bound<'py, PyAny>),
-    (axis, base): (isize, Option<f64>),
-    return_grad: &Bound<'py, PyAny>,
-    [grad_output, grad_out]: [Option<&Bound<'py, PyAny>>; 2],
-    divergence: Divergence,
-) -> PyResult<Bound<'py, PyAny>> {
-    guarded(|| {
-        let call = ElementCall::of_two(p, q, axis)?;
-        let mut pair = None;
-        let derivatives = Derivatives::of_two(return_grad, grad_output, grad_out, &mut pair)?;
-        call.run(&derivatives, |inputs, outputs, interrupted| {
-            divergence(inputs, base, outputs, interrupted)
-        })
+        let derivatives = Derivatives::new(return_grad, grad_output, grad_out);
+        information(&call, &derivatives, base, compute::binary_entropy::binary_entropy)
     })
 }
 
@@ -362,8 +287,11 @@ fn kl_divergence<'py>(
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let kl = compute::kl_divergence::kl_divergence;
-    divergence(("p", p), ("q", q), (axis, base), return_grad, [grad_output, grad_out], kl)
+    guarded(|| {
+        let call = ElementCall::of_two(("p", p), ("q", q), axis)?;
+        let derivatives = Derivatives::of_two(return_grad, grad_output, grad_out)?;
+        information(&call, &derivatives, base, compute::kl_divergence::kl_divergence)
+    })
 }
 
 #[pyfunction]
@@ -376,8 +304,11 @@ fn js_divergence<'py>(
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let js = compute::js_divergence::js_divergence;
-    divergence(("p", p), ("q", q), (axis, base), return_grad, [grad_output, grad_out], js)
+    guarded(|| {
+        let call = ElementCall::of_two(("p", p), ("q", q), axis)?;
+        let derivatives = Derivatives::of_two(return_grad, grad_output, grad_out)?;
+        information(&call, &derivatives, base, compute::js_divergence::js_divergence)
+    })
 }
 
 /// A map of each element, into `out` where it is given.

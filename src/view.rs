@@ -161,10 +161,16 @@ impl<'a> ViewMut<'a> {
     /// # Panics
     /// Where the shape does not hold exactly the slice's elements.
     pub fn of<F: Real>(data: &'a mut [F], shape: &[usize]) -> Self {
-        // By its own pointer: one made of a shared borrow may not be written through.
-        let at = data.as_mut_ptr().cast();
-        let view = View { data: at, ..View::of(data, shape) };
-        Self { view, lifetime: PhantomData }
+        assert_eq!(Some(data.len()), elements(shape), "shape {shape:?}");
+        // SAFETY: the slice, borrowed alone, holds the elements that C-order strides reach.
+        unsafe {
+            Self::from_raw(
+                data.as_mut_ptr().cast(),
+                Format::native(F::KIND),
+                shape.to_vec(),
+                c_strides(shape, size_of::<F>()),
+            )
+        }
     }
 
     /// The view of memory that something else keeps.

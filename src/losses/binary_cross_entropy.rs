@@ -11,7 +11,7 @@
 use super::common::Outputs;
 use super::elements::Elements;
 use crate::error::Result;
-use crate::pointwise::{Argument, Jet, Point, Pointwise};
+use crate::pointwise::{Domain, Jet, Point, Pointwise};
 use crate::simd::log1p::log_probability;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
@@ -24,7 +24,7 @@ const LEAST_VARIANCE: f64 = 1e-12;
 struct OfProbabilities;
 
 impl Pointwise for OfProbabilities {
-    const RANGE: &str = "in [0, 1]";
+    const DOMAIN: Domain = Domain::Unit;
 
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
@@ -46,15 +46,6 @@ impl Pointwise for OfProbabilities {
         let variance = c(LEAST_VARIANCE).max(p.x * rest);
         let first = (p.x - t) * F::reciprocal::<S>(simd, variance);
         Jet { value, first, second: c(f64::NAN) }
-    }
-
-    #[inline(always)]
-    fn excess<S: Isa>(simd: S, p: &Point<S>) -> S::f64s {
-        (p.x - simd::splat::<S, f64>(simd, 1.0)).max(-p.x)
-    }
-
-    fn outside(x: f64, _: f64) -> Option<Argument> {
-        (!(0.0..=1.0).contains(&x) && !x.is_nan()).then_some(Argument::X)
     }
 }
 

@@ -10,20 +10,18 @@
 
 use super::common::Outputs;
 use super::elements::Elements;
-use super::entropy::Unit;
+use super::unit;
 use crate::error::Result;
-use crate::pointwise::{Argument, Jet, Point, Pointwise};
+use crate::pointwise::{Domain, Jet, Point, Pointwise};
 use crate::simd::log1p::{log, log1p_minus};
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
 
 #[derive(Clone, Copy, Debug)]
-struct BinaryEntropy {
-    unit: Unit,
-}
+struct BinaryEntropy;
 
 impl Pointwise for BinaryEntropy {
-    const RANGE: &str = "in [0, 1]";
+    const DOMAIN: Domain = Domain::Unit;
 
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
@@ -34,17 +32,7 @@ impl Pointwise for BinaryEntropy {
         // A difference from 0 rather than a negation, which would leave -0.
         let value = c(0.0) - (term(x, log) + term(rest, log_rest));
         let first = log_rest - log;
-        let count = |nats: S::f64s| self.unit.count(simd, nats);
-        Jet { value: count(value), first: count(first), second: c(f64::NAN) }
-    }
-
-    #[inline(always)]
-    fn excess<S: Isa>(simd: S, p: &Point<S>) -> S::f64s {
-        (p.x - simd::splat::<S, f64>(simd, 1.0)).max(-p.x)
-    }
-
-    fn outside(x: f64, _: f64) -> Option<Argument> {
-        (!(0.0..=1.0).contains(&x) && !x.is_nan()).then_some(Argument::X)
+        Jet { value, first, second: c(f64::NAN) }
     }
 }
 
@@ -59,5 +47,5 @@ pub fn binary_entropy(
     outputs: Outputs<'_>,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<f64> {
-    inputs.run(BinaryEntropy { unit: Unit::of(base)? }, outputs, interrupted)
+    unit::run(inputs, BinaryEntropy, base, outputs, interrupted)
 }

@@ -26,8 +26,8 @@ use crate::error::{Error, Result};
 use crate::float::Kind;
 use crate::reduce::{Census, Reduction, Upstream};
 use crate::rows::mass::Mass;
-use crate::rows::settle::{Coefficients, Factors, NO_CLASS, Room, Settle, Settled, Softmax, Terms};
-use crate::rows::{Emission, Field, Job, ROWS};
+use crate::rows::settle::{Coefficients, Factors, Room, Settle, Settled, Softmax, Terms};
+use crate::rows::{Emission, Job};
 use crate::simd::sum::two_sum;
 use crate::simd::{self, Element, Isa};
 use crate::view::{Rows, RowsMut, ViewMut};
@@ -56,10 +56,7 @@ impl<const EXACT: bool> Settle for CrossEntropy<'_, EXACT> {
         match &self.source {
             Source::Hard(targets) => targets.fill(rows, terms),
             Source::Soft { upstream, denominator } => {
-                terms.target.fill(NO_CLASS);
-                for term in &mut terms.rows {
-                    (term.hard, term.live) = (Field([0.0; ROWS]), Field([1.0; ROWS]));
-                }
+                terms.without_targets();
                 fill_upstream(upstream, rows, *denominator, &mut terms.rows);
                 Census::default()
             }
@@ -178,11 +175,11 @@ pub fn cross_entropy(
     // So are weights that leave its products no room.
     let modest = |w: f64| w == 0.0 || (2f64.powi(-60)..2f64.powi(60)).contains(&w.abs());
     let fits = |w: &f64| f64::from(*w as f32) == *w && modest(*w);
-    let weights = inputs.weight.iter().flatten().all(fits);
+    let weights = || inputs.weight.iter().flatten().all(fits);
     let masses = match (soft, smoothed) {
         (true, true) => false,
-        (true, false) => weights && !wide(inputs.target.format().kind),
-        (false, true) => weights,
+        (true, false) => !wide(inputs.target.format().kind) && weights(),
+        (false, true) => weights(),
         (false, false) => true,
     };
     if wide(inputs.input.format().kind) || !masses {

@@ -3,7 +3,7 @@
 use super::common::{Outputs, show_shape};
 use crate::error::{Error, Result};
 use crate::float::Kind;
-use crate::pointwise::{Argument, Job, Pointwise};
+use crate::pointwise::{Argument, Domain, Job, Pointwise};
 use crate::reduce::{Reduction, Upstream};
 use crate::simd::Element;
 use crate::view::{Order, Rows, RowsMut, View, ViewMut};
@@ -205,7 +205,7 @@ impl<'a> Elements<'a> {
             }
         };
         // What is refused must not have been overwritten.
-        if !L::RANGE.is_empty() && in_place {
+        if L::DOMAIN != Domain::Everywhere && in_place {
             job(Outputs::default())?;
         }
         Ok(job(outputs)? / (denominator * classes))
@@ -228,7 +228,7 @@ impl<'a> Elements<'a> {
         let x = Rows::new(view.clone(), self.axis, order).pick::<f64>(row, class);
         let place =
             if index.is_empty() { String::new() } else { format!("[{}]", index.join(", ")) };
-        let range = L::RANGE;
+        let range = L::DOMAIN.name();
         Error::Value(format!("{name}{place} must be a probability {range}, got {x}"))
     }
 }

@@ -13,13 +13,13 @@
 
 use super::common::{Outputs, fill_upstream};
 use super::elements::Elements;
-use super::entropy::Unit;
+use super::unit::Unit;
 use crate::error::Result;
 use crate::float::Kind;
 use crate::reduce::{Census, Upstream};
 use crate::rows::mass::Mass;
-use crate::rows::settle::{Coefficients, Factors, NO_CLASS, Settle, Settled, Softmax, Terms};
-use crate::rows::{Emission, Field, Job, ROWS};
+use crate::rows::settle::{Coefficients, Factors, Settle, Settled, Softmax, Terms};
+use crate::rows::{Emission, Job};
 use crate::simd::sum::two_sum;
 use crate::simd::{self, Element, Isa};
 use crate::view::{Order, Rows, RowsMut};
@@ -33,10 +33,7 @@ struct OfLogits<'a> {
 
 impl Settle for OfLogits<'_> {
     fn terms(&self, rows: Range<usize>, terms: &mut Terms) -> Census {
-        terms.target.fill(NO_CLASS);
-        for term in &mut terms.rows {
-            (term.hard, term.live) = (Field([0.0; ROWS]), Field([1.0; ROWS]));
-        }
+        terms.without_targets();
         fill_upstream(&self.upstream, rows, self.unit.nats(), &mut terms.rows);
         Census::default()
     }

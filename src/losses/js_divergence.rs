@@ -10,22 +10,18 @@
 
 use super::common::Outputs;
 use super::elements::Elements;
-use super::entropy::Unit;
-use super::kl_divergence::negative;
+use super::unit;
 use crate::error::Result;
-use crate::pointwise::{Argument, Jet, Point, Pointwise};
+use crate::pointwise::{Domain, Jet, Point, Pointwise};
 use crate::simd::apart::apart;
 use crate::simd::sum::two_sum;
 use crate::simd::{self, Element, Isa};
-use fearless_simd::prelude::*;
 
 #[derive(Clone, Copy, Debug)]
-struct JensenShannon {
-    unit: Unit,
-}
+struct JensenShannon;
 
 impl Pointwise for JensenShannon {
-    const RANGE: &str = "not below 0";
+    const DOMAIN: Domain = Domain::NotNegative;
 
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, point: &Point<S>) -> Jet<S> {
@@ -35,21 +31,11 @@ impl Pointwise for JensenShannon {
         let d = two_sum(q, -p);
         let of_p = apart::<S, F>(simd, p + p, sum, d);
         let of_q = apart::<S, F>(simd, q + q, sum, d.map(|v| -v));
-        let count = |nats: S::f64s| self.unit.count(simd, nats);
         Jet {
-            value: count(c(0.25) * (of_p.term + of_q.term)),
-            first: count(c(-0.5) * of_p.log + c(0.0)),
-            second: count(c(-0.5) * of_q.log + c(0.0)),
+            value: c(0.25) * (of_p.term + of_q.term),
+            first: c(-0.5) * of_p.log + c(0.0),
+            second: c(-0.5) * of_q.log + c(0.0),
         }
-    }
-
-    #[inline(always)]
-    fn excess<S: Isa>(_: S, p: &Point<S>) -> S::f64s {
-        (-p.t).max(-p.x)
-    }
-
-    fn outside(p: f64, q: f64) -> Option<Argument> {
-        negative(p, q)
     }
 }
 
@@ -64,5 +50,5 @@ pub fn js_divergence(
     outputs: Outputs<'_>,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<f64> {
-    inputs.run(JensenShannon { unit: Unit::of(base)? }, outputs, interrupted)
+    unit::run(inputs, JensenShannon, base, outputs, interrupted)
 }

@@ -11,21 +11,19 @@
 
 use super::common::Outputs;
 use super::elements::Elements;
-use super::entropy::Unit;
+use super::unit;
 use crate::error::Result;
-use crate::pointwise::{Argument, Jet, Point, Pointwise};
+use crate::pointwise::{Domain, Jet, Point, Pointwise};
 use crate::simd::apart::apart;
 use crate::simd::sum::two_sum;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
 
 #[derive(Clone, Copy, Debug)]
-struct KullbackLeibler {
-    unit: Unit,
-}
+struct KullbackLeibler;
 
 impl Pointwise for KullbackLeibler {
-    const RANGE: &str = "not below 0";
+    const DOMAIN: Domain = Domain::NotNegative;
 
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, point: &Point<S>) -> Jet<S> {
@@ -36,26 +34,7 @@ impl Pointwise for KullbackLeibler {
         // A share p / q of 0: also at q = 0, and at an infinite one.
         let none = p.simd_eq(c(0.0)) | d[0].simd_eq(c(f64::INFINITY));
         let by_q = none.select(c(1.0), d[0] / q);
-        let count = |nats: S::f64s| self.unit.count(simd, nats);
-        Jet { value: count(apart.term), first: count(c(0.0) - apart.log), second: count(by_q) }
-    }
-
-    #[inline(always)]
-    fn excess<S: Isa>(_: S, p: &Point<S>) -> S::f64s {
-        (-p.t).max(-p.x)
-    }
-
-    fn outside(p: f64, q: f64) -> Option<Argument> {
-        negative(p, q)
-    }
-}
-
-/// The first that is negative.
-pub(super) fn negative(p: f64, q: f64) -> Option<Argument> {
-    match (p < 0.0, q < 0.0) {
-        (true, _) => Some(Argument::X),
-        (false, true) => Some(Argument::T),
-        _ => None,
+        Jet { value: apart.term, first: c(0.0) - apart.log, second: by_q }
     }
 }
 
@@ -70,5 +49,5 @@ pub fn kl_divergence(
     outputs: Outputs<'_>,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<f64> {
-    inputs.run(KullbackLeibler { unit: Unit::of(base)? }, outputs, interrupted)
+    unit::run(inputs, KullbackLeibler, base, outputs, interrupted)
 }

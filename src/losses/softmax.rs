@@ -6,7 +6,7 @@
 use crate::error::Result;
 use crate::float::Kind;
 use crate::reduce::Census;
-use crate::rows::settle::{Coefficients, Factors, NO_CLASS, Settle, Settled, Softmax, Terms};
+use crate::rows::settle::{Coefficients, Factors, Settle, Settled, Softmax, Terms};
 use crate::rows::{Emission, Field, Job, ROWS};
 use crate::simd::{self, Element, Isa};
 use crate::view::{Order, Rows, RowsMut, View, ViewMut};
@@ -16,9 +16,8 @@ struct Distribution;
 
 impl Settle for Distribution {
     fn terms(&self, _: Range<usize>, terms: &mut Terms) -> Census {
-        terms.target.fill(NO_CLASS);
+        terms.without_targets();
         for term in &mut terms.rows {
-            term.live = Field([1.0; ROWS]);
             term.set_upstream(Field([1.0; ROWS]));
         }
         Census::default()

@@ -7,7 +7,7 @@ use crate::losses::{Elements, Inputs, Outputs};
 use crate::reduce::Reduction;
 use crate::view::View;
 use pyo3::exceptions::{
-    PyIndexError, PyKeyboardInterrupt, PyRuntimeError, PyTypeError, PyValueError,
+    PyIndexError, PyKeyboardInterrupt, PyOverflowError, PyRuntimeError, PyTypeError, PyValueError,
 };
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -78,28 +78,42 @@ pub(super) fn scalar<'py>(array: &Array<'py>) -> PyResult<Bound<'py, PyAny>> {
 
 /// The arguments about derivatives.
 #[derive(Default)]
-pub(super) struct Derivatives<'a, 'py> {
-    pub(super) return_grad: bool,
-    pub(super) grad_output: Option<&'a Bound<'py, PyAny>>,
-    pub(super) grad_out: Option<&'a Bound<'py, PyAny>>,
-    pub(super) return_hess: bool,
-    pub(super) hess_out: Option<&'a Bound<'py, PyAny>>,
+pub(super) struct Derivatives<'py> {
+    return_grad: bool,
+    grad_output: Option<Bound<'py, PyAny>>,
+    grad_out: Option<Bound<'py, PyAny>>,
+    return_hess: bool,
+    hess_out: Option<Bound<'py, PyAny>>,
     /// Of a divergence, whether its second argument's gradient is wanted, too, and where.
-    pub(super) return_both: bool,
-    pub(super) second_out: Option<Bound<'py, PyAny>>,
+    return_both: bool,
+    second_out: Option<Bound<'py, PyAny>>,
 }
 
-impl<'a, 'py> Derivatives<'a, 'py> {
+impl<'py> Derivatives<'py> {
+    /// Of a function with a gradient.
+    pub(super) fn new(
+        return_grad: bool,
+        grad_output: Option<&Bound<'py, PyAny>>,
+        grad_out: Option<&Bound<'py, PyAny>>,
+    ) -> Self {
+        let (grad_output, grad_out) = (grad_output.cloned(), grad_out.cloned());
+        Self { return_grad, grad_output, grad_out, ..Self::default() }
+    }
+
+    /// Of one with the Hessian's diagonal besides.
+    pub(super) fn with_hess(self, return_hess: bool, hess_out: Option<&Bound<'py, PyAny>>) -> Self {
+        Self { return_hess, hess_out: hess_out.cloned(), ..self }
+    }
+
     /// Of a function of two distributions: `return_grad` may be `'both'`, and `grad_out` is then a
-    /// pair, which `pair` holds.
+    /// pair.
     pub(super) fn of_two(
         return_grad: &Bound<'py, PyAny>,
-        grad_output: Option<&'a Bound<'py, PyAny>>,
-        grad_out: Option<&'a Bound<'py, PyAny>>,
-        pair: &'a mut Option<Bound<'py, PyAny>>,
+        grad_output: Option<&Bound<'py, PyAny>>,
+        grad_out: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Self> {
-        if let Ok(return_grad) = return_grad.extract::<bool>() {
-            return Ok(Self { return_grad, grad_output, grad_out, ..Self::default() });
+        if let Ok(return_grad) = return_grad.extract() {
+            return Ok(Self::new(return_grad, grad_output, grad_out));
         }
         if !return_grad.extract::<String>().is_ok_and(|name| name == "both") {
             return Err(PyValueError::new_err(format!(
@@ -107,21 +121,47 @@ impl<'a, 'py> Derivatives<'a, 'py> {
                 return_grad.repr()?
             )));
         }
-        let mut both =
-            Self { return_grad: true, return_both: true, grad_output, ..Self::default() };
-        if let Some(given) = grad_out {
-            let Ok((first, second)) = given.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>)>()
-            else {
-                return Err(PyTypeError::new_err(format!(
-                    "grad_out must be a pair of arrays where return_grad is 'both', got {}",
-                    given.get_type().name()?
-                )));
-            };
-            both.grad_out = Some(pair.insert(first));
-            both.second_out = Some(second);
-        }
-        Ok(both)
+        let both = Self { return_both: true, ..Self::new(true, grad_output, None) };
+        let Some(given) = grad_out else { return Ok(both) };
+        let Ok((first, second)) = given.extract() else {
+            return Err(PyTypeError::new_err(format!(
+                "grad_out must be a pair of arrays where return_grad is 'both', got {}",
+                given.get_type().name()?
+            )));
+        };
+        Ok(Self { grad_out: Some(first), second_out: Some(second), ..both })
     }
+
+    fn upstream(&self) -> PyResult<Option<Array<'py>>> {
+        self.grad_output.as_ref().map(|g| Array::numbers("grad_output", g)).transpose()
+    }
+}
+
+/// An integer that fits; the error names the argument.
+pub(super) fn integer<'py, T>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<T>
+where
+    T: for<'a> FromPyObject<'a, 'py, Error = PyErr>,
+{
+    given.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(given.py()) {
+            PyValueError::new_err(format!("{name} must fit 64 bits, got {given}"))
+        } else {
+            let kind = given.get_type().name().map_or_else(|e| e.to_string(), |n| n.to_string());
+            PyTypeError::new_err(format!("{name} must be an integer, got {kind}"))
+        }
+    })
+}
+
+pub(super) fn ignore_index_of(given: &Bound<'_, PyAny>) -> PyResult<i64> {
+    integer("ignore_index", given)
+}
+
+pub(super) fn axis_of(given: &Bound<'_, PyAny>) -> PyResult<isize> {
+    integer("axis", given)
+}
+
+pub(super) fn some_axis_of(given: &Bound<'_, PyAny>) -> PyResult<Option<isize>> {
+    if given.is_none() { Ok(None) } else { axis_of(given).map(Some) }
 }
 
 /// The arguments that every loss of class targets takes, checked.
@@ -130,6 +170,8 @@ pub(super) struct LossCall<'py> {
     target: Array<'py>,
     weight: Option<Array<'py>>,
     axis: usize,
+    /// The shape of the losses.
+    rows: Vec<usize>,
     ignore_index: i64,
     reduction: Reduction,
 }
@@ -167,13 +209,13 @@ impl<'py> LossCall<'py> {
                 super::array::show(weight.shape())
             )));
         }
-        Ok(Self { input, target, weight, axis, ignore_index, reduction })
+        Ok(Self { input, target, weight, axis, rows, ignore_index, reduction })
     }
 
     /// Runs the loss and gives back what Python's caller asked for.
     pub(super) fn run(
         &self,
-        derivatives: &Derivatives<'_, 'py>,
+        derivatives: &Derivatives<'py>,
         loss: impl FnOnce(&Inputs<'_>, Outputs<'_>, &dyn Fn() -> bool) -> Result<f64> + Send,
     ) -> PyResult<Bound<'py, PyAny>> {
         let upstream = derivatives.upstream()?;
@@ -192,10 +234,8 @@ impl<'py> LossCall<'py> {
         fixed.extend(self.weight.as_ref().map(|w| ("weight", w)));
         fixed.extend(upstream.as_ref().map(|g| ("grad_output", g)));
 
-        let mut shape = self.input.shape().to_vec();
-        shape.remove(self.axis);
-        let reduces = self.reduction != Reduction::None || shape.is_empty();
-        let losses = (!reduces).then_some(&shape[..]);
+        let reduces = self.reduction != Reduction::None || self.rows.is_empty();
+        let losses = (!reduces).then_some(&self.rows[..]);
         answer([&self.input, &self.target], &fixed, losses, derivatives, |outputs, interrupted| {
             loss(&inputs, outputs, interrupted)
         })
@@ -284,7 +324,7 @@ impl<'py> ElementCall<'py> {
     /// Runs the loss and gives back what Python's caller asked for.
     pub(super) fn run(
         &self,
-        derivatives: &Derivatives<'_, 'py>,
+        derivatives: &Derivatives<'py>,
         loss: impl FnOnce(&Elements<'_>, Outputs<'_>, &dyn Fn() -> bool) -> Result<f64> + Send,
     ) -> PyResult<Bound<'py, PyAny>> {
         let upstream = derivatives.upstream()?;
@@ -320,12 +360,6 @@ impl<'py> ElementCall<'py> {
     }
 }
 
-impl<'py> Derivatives<'_, 'py> {
-    fn upstream(&self) -> PyResult<Option<Array<'py>>> {
-        self.grad_output.map(|g| Array::numbers("grad_output", g)).transpose()
-    }
-}
-
 /// An upstream gradient as a number, or as an array.
 fn as_upstream<'a>(upstream: &Option<Array<'_>>) -> PyResult<(f64, Option<View<'a>>)> {
     Ok(match upstream {
@@ -342,29 +376,30 @@ fn answer<'py>(
     [input, target]: [&Array<'py>; 2],
     fixed: &[(&str, &Array<'py>)],
     losses: Option<&[usize]>,
-    derivatives: &Derivatives<'_, 'py>,
+    derivatives: &Derivatives<'py>,
     loss: impl FnOnce(Outputs<'_>, &dyn Fn() -> bool) -> Result<f64> + Send,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = input.as_any().py();
     let wants_grad = derivatives.return_grad || derivatives.grad_out.is_some();
     let wants_hess = derivatives.return_hess || derivatives.hess_out.is_some();
     let name = if derivatives.return_both { "grad_out[0]" } else { "grad_out" };
-    let grad = wants_grad.then(|| input.output_like(name, derivatives.grad_out)).transpose()?;
+    let grad =
+        wants_grad.then(|| input.output_like(name, derivatives.grad_out.as_ref())).transpose()?;
     if let Some(grad) = &grad {
         grad.refuse_overlap(name, fixed, true)?;
     }
-    let hess =
-        wants_hess.then(|| input.output_like("hess_out", derivatives.hess_out)).transpose()?;
+    let hess = wants_hess
+        .then(|| input.output_like("hess_out", derivatives.hess_out.as_ref()))
+        .transpose()?;
     if let Some(hess) = &hess {
         hess.refuse_overlap("hess_out", fixed, true)?;
         if let Some(grad) = &grad {
             hess.refuse_overlap("hess_out", &[("grad_out", grad)], false)?;
         }
     }
-    let second_out = derivatives.second_out.as_ref();
     let second = derivatives
         .return_both
-        .then(|| target.output_like("grad_out[1]", second_out))
+        .then(|| target.output_like("grad_out[1]", derivatives.second_out.as_ref()))
         .transpose()?;
     if let (Some(second), Some(grad)) = (&second, &grad) {
         // It may be in its own argument's place, not in the other's.
@@ -386,12 +421,12 @@ fn answer<'py>(
         None => number(py, input.format().kind, value)?,
     };
     // The caller's own object where one was given: it may be of a subclass, such as a memory map.
-    let given = |given: Option<&Bound<'py, PyAny>>, made: Option<Array<'py>>| {
-        made.map(|made| given.cloned().unwrap_or_else(|| made.into_any()))
+    let given = |given: &Option<Bound<'py, PyAny>>, made: Option<Array<'py>>| {
+        made.map(|made| given.clone().unwrap_or_else(|| made.into_any()))
     };
-    let grad = given(derivatives.grad_out, grad);
-    let hess = given(derivatives.hess_out, hess);
-    let second = given(second_out, second);
+    let grad = given(&derivatives.grad_out, grad);
+    let hess = given(&derivatives.hess_out, hess);
+    let second = given(&derivatives.second_out, second);
     let all: Vec<_> = [Some(value), grad, hess, second].into_iter().flatten().collect();
     Ok(match <[_; 1]>::try_from(all) {
         Ok([value]) => value,

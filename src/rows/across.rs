@@ -102,10 +102,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         };
         let whole = |(s, term): (&Summary<Field>, &Term<Field>)| {
             let rows = s.rest.0.iter().zip(&term.live.0);
-            let lost = |(rest, live): (&f64, &f64)| {
-                !Room::<F>::is_whole(*rest) && !rest.is_nan() && *live != 0.0
-            };
-            rows.fold(true, |all, row| all & !lost(row))
+            rows.fold(true, |all, (rest, live)| all & (Room::<F>::is_whole(*rest) | (*live == 0.0)))
         };
         let near = near && s.summaries.iter().zip(&*terms).all(whole);
         if near {
@@ -151,11 +148,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
                 kernels::summarise::<P, F, false>(&tile, room, terms, &mut [], into);
             }
             if block.start > 0 {
-                if P::OWN {
-                    merge_rows::<true>(&mut s.summaries, &s.part);
-                } else {
-                    merge_rows::<false>(&mut s.summaries, &s.part);
-                }
+                merge_rows(&mut s.summaries, &s.part, P::OWN);
             }
         }
     }

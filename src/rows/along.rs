@@ -117,8 +117,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
                 };
                 part.filter(|s| {
                     let whole = Room::<F>::is_whole(s.rest) || s.max == f64::NEG_INFINITY;
-                    NEAR.contains(&(s.max.max(total.max) - guess.wide()))
-                        && (whole || s.rest.is_nan())
+                    whole && NEAR.contains(&(s.max.max(total.max) - guess.wide()))
                 })
             };
             let part = if P::USED { None } else { of_guess.and_then(sweep) };
@@ -138,7 +137,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
                     kernels::summarise::<P, F, false>(x, max, headroom, &mass, e)
                 }
             });
-            total = if block.start == 0 { part } else { merge::<P>(total, part) };
+            total = if block.start == 0 { part } else { total.merge(part, P::OWN) };
             if !swept {
                 *guess = Some(F::of(total.max)).filter(|max| max.wide().is_finite());
             }
@@ -271,11 +270,6 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let weight: &[F] = mass.weight.as_ref().map_or(&[], |w| &w[block]);
         RowMass { soft, weight, share: mass.share, base: mass.base }
     }
-}
-
-/// Two parts of a row together.
-fn merge<P: Parts>(total: Summary, part: Summary) -> Summary {
-    if P::OWN { total.merge::<true>(part) } else { total.merge::<false>(part) }
 }
 
 /// Elements from one row's exponentials to the next's: whole cache lines.

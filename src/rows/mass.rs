@@ -7,8 +7,10 @@
 //! numbers; `f32` serves for masses that are not products.
 
 use crate::float::Kind;
-use crate::simd::{self, Element, Isa, V, splat};
+use crate::simd::sum::Wide;
+use crate::simd::{self, Element, Isa, V, select, splat};
 use crate::view::Rows;
+use fearless_simd::SimdBase;
 use fearless_simd::prelude::*;
 
 /// The masses of a call.
@@ -134,6 +136,51 @@ fn combine<P: Parts, S: Isa, F: Element>(
     [q, low]
 }
 
+/// The sums that masses make: see [`super::summary::Summary`].
+#[derive(Clone, Copy)]
+pub(crate) struct MassSums<S: Isa, F: Element> {
+    pub(crate) dot: F::Wide<S>,
+    pub(crate) top: F::Wide<S>,
+    pub(crate) rest: F::Wide<S>,
+}
+
+impl<S: Isa, F: Element> MassSums<S, F> {
+    #[inline(always)]
+    pub(crate) fn zero(simd: S) -> Self {
+        let zero = F::Wide::<S>::zero(simd);
+        Self { dot: zero, top: zero, rest: zero }
+    }
+
+    /// Takes the masses `q`, in two parts, of the logits `x` of which some are below the maximum.
+    #[inline(always)]
+    pub(crate) fn take<P: Parts>(
+        &mut self,
+        simd: S,
+        q: [V<F, S>; 2],
+        below: <V<F, S> as SimdBase<S>>::Mask,
+        max: V<F, S>,
+        x: V<F, S>,
+    ) {
+        let zero = splat::<S, F>(simd, F::of(0.0));
+        // No mass on an infinite gap is nothing.
+        let weighs = q[0].simd_ne(zero) & below;
+        let [q_dot, low_dot, max, x] = [q[0], q[1], max, x].map(
+            #[inline(always)]
+            |v| select::<S, F>(weighs, v, zero),
+        );
+        self.dot.add_gap(simd, [q_dot, low_dot], max, x);
+        if P::OWN {
+            return;
+        }
+        self.top.add(select::<S, F>(below, zero, q[0]));
+        self.rest.add(select::<S, F>(below, q[0], zero));
+        if F::KIND == Kind::F64 {
+            self.top.add(select::<S, F>(below, zero, q[1]));
+            self.rest.add(select::<S, F>(below, q[1], zero));
+        }
+    }
+}
+
 /// The masses of a block of one row's classes: lanes are classes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowMass<'b, F> {
@@ -149,7 +196,8 @@ impl<F: Element> RowMass<'_, F> {
         Self { soft: &[], weight: &[], share: [F::of(0.0); 2], base: [F::of(0.0); 2] }
     }
 
-    /// The masses of the classes from `at` on, in two parts; of `n` only where that is less than a vector.
+    /// The masses of the classes from `at` on, in two parts; of `n` only where that is less than a
+    /// vector.
     #[inline(always)]
     pub(crate) fn q<P: Parts, S: Isa>(&self, simd: S, at: usize, n: usize) -> [V<F, S>; 2] {
         let [q, low] = combine::<P, S, F>(
@@ -188,7 +236,8 @@ impl<F: Element> TileMass<'_, F> {
         Self { soft: &[], weight: &[], share: [F::of(0.0); 2], base: [F::of(0.0); 2] }
     }
 
-    /// The masses, in two parts, of a class in the rows from `at` on, of a tile with `step` rows a class.
+    /// The masses, in two parts, of a class in the rows from `at` on, of a tile with `step` rows a
+    /// class.
     #[inline(always)]
     pub(crate) fn q<P: Parts, S: Isa>(
         &self,

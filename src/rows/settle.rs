@@ -96,7 +96,8 @@ impl<F: Element> Room<F> {
     #[inline(always)]
     pub(crate) fn is_whole(rest: f64) -> bool {
         // 2^40 of the smallest normal numbers; a loss in f64 is 0 long before its exponentials are.
-        F::KIND == Kind::F64 || rest >= f64::from(f32::MIN_POSITIVE) * 1_099_511_627_776.0
+        let least = f64::from(f32::MIN_POSITIVE) * 1_099_511_627_776.0;
+        F::KIND == Kind::F64 || rest >= least || rest.is_nan()
     }
 
     /// Whether a guess may choose the unit.
@@ -128,6 +129,14 @@ impl Terms {
         self.target.resize(groups * ROWS, NO_CLASS);
         self.target[rows..].fill(NO_CLASS);
         self.rows.resize(groups, Term::default());
+    }
+
+    /// Rows that count, without target classes.
+    pub(crate) fn without_targets(&mut self) {
+        self.target.fill(NO_CLASS);
+        for term in &mut self.rows {
+            (term.hard, term.live) = (Field([0.0; ROWS]), Field([1.0; ROWS]));
+        }
     }
 
     /// Makes what fills the last group up count nothing.

@@ -62,29 +62,29 @@ impl Summary {
         }
     }
 
-    /// The summary of both parts' classes together; where `OWN`, the mass of each class is its
+    /// The summary of both parts' classes together; where `own`, the mass of each class is its
     /// exponential, and `dot` in units, too.
-    pub(crate) fn merge<const OWN: bool>(self, other: Self) -> Self {
+    pub(crate) fn merge(self, other: Self, own: bool) -> Self {
         let (high, low) = if self.max > other.max { (self, other) } else { (other, self) };
         let unit = low.unit_over(&high);
         if low.max == high.max {
             return Self {
                 rest: high.rest + low.rest * unit,
                 ties: high.ties + low.ties,
-                dot: high.dot + if OWN { low.dot * unit } else { low.dot },
+                dot: high.dot + if own { low.dot * unit } else { low.dot },
                 mass_top: high.mass_top + low.mass_top,
                 mass_rest: high.mass_rest + low.mass_rest,
                 ..high
             };
         }
         let low_all = if low.ties == 0.0 { low.rest } else { low.rest + low.ties * low.top() };
-        let low_mass = if OWN { low_all } else { low.mass_top + low.mass_rest };
+        let low_mass = if own { low_all } else { low.mass_top + low.mass_rest };
         let shifted = if low_mass == 0.0 { 0.0 } else { low_mass * (high.max - low.max) };
-        let of_unit = if OWN { unit } else { 1.0 };
+        let of_unit = if own { unit } else { 1.0 };
         Self {
             rest: high.rest + low_all * unit,
             dot: high.dot + (low.dot + shifted) * of_unit,
-            mass_rest: if OWN { 0.0 } else { high.mass_rest + low_mass },
+            mass_rest: if own { 0.0 } else { high.mass_rest + low_mass },
             ..high
         }
     }
@@ -134,10 +134,10 @@ impl Summary<Field> {
 }
 
 /// Merges another group's summaries into these, row by row.
-pub(crate) fn merge_rows<const OWN: bool>(into: &mut [Summary<Field>], other: &[Summary<Field>]) {
+pub(crate) fn merge_rows(into: &mut [Summary<Field>], other: &[Summary<Field>], own: bool) {
     for (into, other) in into.iter_mut().zip(other) {
         for i in 0..ROWS {
-            into.set_row(i, into.row(i).merge::<OWN>(other.row(i)));
+            into.set_row(i, into.row(i).merge(other.row(i), own));
         }
     }
 }

@@ -1,10 +1,9 @@
 //! Kernels across rows: lanes are rows of a [tile](super::tile).
 
 use super::tile::step;
-use crate::float::Kind;
 use crate::rows::along::kernels::mend_infinite;
 use crate::rows::emit::Map;
-use crate::rows::mass::{Parts, TileMass};
+use crate::rows::mass::{MassSums, Parts, TileMass};
 use crate::rows::scratch::Buffer;
 use crate::rows::settle::{Coefficients, NEAR, Room, Term};
 use crate::rows::summary::{Field, ROWS, Summary};
@@ -69,8 +68,8 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                     let headroom =
                         room.of::<S>(simd, F::load_narrow(simd, &term.exponent.0[lane..]));
                     let (shift, k) = Shift::<S, F>::of_max(simd, max, headroom);
-                    let wide = F::Wide::<S>::zero(simd);
-                    let (mut rest, mut dot, mut mass_top, mut mass_rest) = (wide, wide, wide, wide);
+                    let mut rest = F::Wide::<S>::zero(simd);
+                    let mut sums = MassSums::<S, F>::zero(simd);
                     let mut others = zero;
                     for class in 0..classes {
                         let v = simd::load::<S, F>(simd, &x[class * step..]);
@@ -84,21 +83,7 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                             } else {
                                 mass.q::<P, S>(simd, class, step, at)
                             };
-                            // No mass on an infinite gap is nothing.
-                            let weighs = q[0].simd_ne(zero) & below;
-                            let [q_dot, low_dot, max, v] = [q[0], q[1], max, v].map(
-                                #[inline(always)]
-                                |v| select::<S, F>(weighs, v, zero),
-                            );
-                            dot.add_gap(simd, [q_dot, low_dot], max, v);
-                            if !P::OWN {
-                                mass_top.add(select::<S, F>(below, zero, q[0]));
-                                mass_rest.add(select::<S, F>(below, q[0], zero));
-                                if F::KIND == Kind::F64 {
-                                    mass_top.add(select::<S, F>(below, zero, q[1]));
-                                    mass_rest.add(select::<S, F>(below, q[1], zero));
-                                }
-                            }
+                            sums.take::<P>(simd, q, below, max, v);
                         }
                         if STORE {
                             simd::store::<S, F>(exp, &mut e[class * step + at..]);
@@ -111,9 +96,9 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                     F::store_wide::<S>(all - others, &mut out.ties.0[lane..]);
                     rest.store(&mut out.rest.0[lane..]);
                     if P::USED {
-                        dot.store(&mut out.dot.0[lane..]);
-                        mass_top.store(&mut out.mass_top.0[lane..]);
-                        mass_rest.store(&mut out.mass_rest.0[lane..]);
+                        sums.dot.store(&mut out.dot.0[lane..]);
+                        sums.top.store(&mut out.mass_top.0[lane..]);
+                        sums.rest.store(&mut out.mass_rest.0[lane..]);
                     }
                 }
             },

@@ -1,8 +1,7 @@
 //! Kernels along the classes of one row: lanes are classes.
 
-use crate::float::Kind;
 use crate::rows::emit::Map;
-use crate::rows::mass::{Parts, RowMass, load_classes};
+use crate::rows::mass::{MassSums, Parts, RowMass, load_classes};
 use crate::rows::settle::Coefficients;
 use crate::rows::summary::Summary;
 use crate::simd::exp::Shift;
@@ -249,9 +248,7 @@ struct Against<'b, S: Isa, F: Element, P: Parts, const STORE: bool> {
     taken: [V<F, S>; 2],
     rest: F::Wide<S>,
     ties: V<F, S>,
-    dot: F::Wide<S>,
-    mass_top: F::Wide<S>,
-    mass_rest: F::Wide<S>,
+    sums: MassSums<S, F>,
     parts: PhantomData<P>,
 }
 
@@ -270,21 +267,7 @@ impl<S: Isa, F: Element, P: Parts, const STORE: bool> Pass<S, F> for Against<'_,
         self.ties += select::<S, F>(below, zero, one);
         if P::USED {
             let q = if P::OWN { [e, zero] } else { self.mass.q::<P, S>(simd, at, len) };
-            // No mass on an infinite gap is nothing.
-            let weighs = q[0].simd_ne(zero) & below;
-            let [q_dot, low_dot, max, x] = [q[0], q[1], self.max, x].map(
-                #[inline(always)]
-                |v| select::<S, F>(weighs, v, zero),
-            );
-            self.dot.add_gap(simd, [q_dot, low_dot], max, x);
-            if !P::OWN {
-                self.mass_top.add(select::<S, F>(below, zero, q[0]));
-                self.mass_rest.add(select::<S, F>(below, q[0], zero));
-                if F::KIND == Kind::F64 {
-                    self.mass_top.add(select::<S, F>(below, zero, q[1]));
-                    self.mass_rest.add(select::<S, F>(below, q[1], zero));
-                }
-            }
+            self.sums.take::<P>(simd, q, below, self.max, x);
         }
         e
     }
@@ -319,7 +302,6 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
         simd.vectorize(
             #[inline(always)]
             || {
-                let wide = F::Wide::<S>::zero(simd);
                 let highest = splat::<S, F>(simd, max);
                 let (shift, k) =
                     Shift::<S, F>::of_max(simd, highest, splat::<S, F>(simd, headroom));
@@ -328,11 +310,9 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                     max: highest,
                     mass,
                     taken: [splat::<S, F>(simd, F::of(0.0)); 2],
-                    rest: wide,
+                    rest: F::Wide::<S>::zero(simd),
                     ties: splat::<S, F>(simd, F::of(0.0)),
-                    dot: wide,
-                    mass_top: wide,
-                    mass_rest: wide,
+                    sums: MassSums::zero(simd),
                     parts: PhantomData,
                 };
                 walk(simd, x, e, &mut pass);
@@ -342,9 +322,9 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                     k: k[0].wide(),
                     rest: pass.rest.total(),
                     ties: pass.ties.reduce_sum().wide(),
-                    dot: pass.dot.total(),
-                    mass_top: pass.mass_top.total(),
-                    mass_rest: pass.mass_rest.total(),
+                    dot: pass.sums.dot.total(),
+                    mass_top: pass.sums.top.total(),
+                    mass_rest: pass.sums.rest.total(),
                 }
             },
         )
