@@ -44,6 +44,9 @@ INDICES = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 _INFINITY = tl.constexpr(float("inf"))
 _LOG2E = tl.constexpr(1.4426950408889634)
+# The same in two parts, the first short enough that its products with 16-bit floats are exact.
+_LOG2E_HIGH = tl.constexpr(5909 / 4096)
+_LOG2E_LOW = tl.constexpr(6.808776396336896e-05)
 # log 2 in two parts, the first short enough that its products with exponents are exact.
 _LN2_HIGH_32 = tl.constexpr(0.693359375)
 _LN2_LOW_32 = tl.constexpr(-2.1219444005469058e-4)
@@ -111,8 +114,8 @@ def _reach(v):
 @triton.jit
 def _exp(y, k, HALF: tl.constexpr):
     """exp(y) 2^(room - k). Each y is reduced on its own, and the integer k subtracted from an
-    exponent: y less a maximum would be rounded, which costs up to half of it in ulp. With HALF, the
-    hardware's exp2, of about 2 ulp, stands for the polynomial."""
+    exponent: y less a maximum would be rounded, which costs up to half of it in ulp. With HALF, y
+    is a 16-bit float, and the hardware's exp2, of about 2 ulp, stands for the polynomial."""
     if y.dtype == tl.float64:
         big = y * _LOG2E + _ROUND_64
         n = big - _ROUND_64
@@ -123,12 +126,12 @@ def _exp(y, k, HALF: tl.constexpr):
     else:
         big = y * _LOG2E + _ROUND_32
         n = big - _ROUND_32
-        r = (y - n * _LN2_HIGH_32) - n * _LN2_LOW_32
         bias = (_ROOM_32 + 127 - k.to(tl.int32)) << 23
         scale = ((big.to(tl.int32, bitcast=True) << 23) + bias).to(tl.float32, bitcast=True)
         if HALF:
-            out = tl.exp2(r * _LOG2E) * scale
+            out = tl.exp2((y * _LOG2E_HIGH - n) + y * _LOG2E_LOW) * scale
         else:
+            r = (y - n * _LN2_HIGH_32) - n * _LN2_LOW_32
             q = 0.0013814548728987575 * r + 0.008368748240172863
             q = q * r + 0.04166839271783829
             q = q * r + 0.1666651964187622
@@ -242,7 +245,7 @@ def _lift(m, new, rest, ties, gaps):
 
 
 @triton.jit
-def _absorb(x, inside, m, rest, ties, gaps, HALF: tl.constexpr, GAPS: tl.constexpr):
+def _absorb(x, m, rest, ties, gaps, HALF: tl.constexpr, GAPS: tl.constexpr):
     """The summary of rows and of one more block of their classes: the maximum, the sum of the
     exponentials below it (in its unit), how many classes are at it, and with GAPS the sum of
     exp(x) (m - x)."""
@@ -261,7 +264,8 @@ def _absorb(x, inside, m, rest, ties, gaps, HALF: tl.constexpr, GAPS: tl.constex
         gap = small[:, None] - y
         gaps += tl.sum(tl.where(at, zero, e * gap), axis=1).to(tl.float64)
     if tl.max((top == new).to(tl.int32), axis=0) > 0:
-        ties += tl.sum((at & inside).to(tl.int32), axis=1).to(tl.float64)
+        # Not `at`, which would have to be kept for this. Padding, at -inf, is no maximum to keep.
+        ties += tl.sum((x >= new[:, None]).to(tl.int32), axis=1).to(tl.float64)
     return new, rest, ties, gaps
 
 
@@ -397,7 +401,7 @@ def _cross_entropy_kernel(
         if WARM:
             x = x * warm
         old = m
-        m, rest, ties, gaps = _absorb(x, inside, m, rest, ties, gaps, HALF, False)
+        m, rest, ties, gaps = _absorb(x, m, rest, ties, gaps, HALF, False)
         if SOFT or SMOOTH:
             if SOFT:
                 q = tl.load(masses[:, None] + cols[None, :], mask=inside, other=0.0).to(T)
@@ -511,7 +515,7 @@ def _token_kernel(
         cols = start + tl.arange(0, BLOCK)
         inside = there[:, None] & (cols < classes)[None, :]
         x = _load(row, cols, inside, T)
-        m, rest, ties, gaps = _absorb(x, inside, m, rest, ties, gaps, HALF, True)
+        m, rest, ties, gaps = _absorb(x, m, rest, ties, gaps, HALF, True)
         if TARGET:
             above += tl.sum((x > picked[:, None]).to(tl.int32), axis=1).to(tl.int64)
     odds, own = _odds(m, rest, ties)
@@ -559,7 +563,7 @@ def _summary(row, there, classes, T: tl.constexpr, HALF: tl.constexpr, ROWS: tl.
         cols = start + tl.arange(0, BLOCK)
         inside = there[:, None] & (cols < classes)[None, :]
         x = _load(row, cols, inside, T)
-        m, rest, ties, gaps = _absorb(x, inside, m, rest, ties, gaps, HALF, False)
+        m, rest, ties, gaps = _absorb(x, m, rest, ties, gaps, HALF, False)
     odds, own = _odds(m, rest, ties)
     return m, odds, own
 
@@ -791,6 +795,7 @@ def cross_entropy(
         _denominator_kernel[(1,)](q, q if weight is None else weight, denominator, n, classes,
                                   ignore_index, WEIGHT=weight is not None, BLOCK=SUM_BLOCK,
                                   num_warps=16)  # fmt: skip
+    exact = softcap is None and temperature == 1.0
     losses = torch.empty(n, dtype=dtype if reduction == "none" else torch.float64, device=device)
     slope = None
     if grad or inplace_grad:
@@ -800,7 +805,7 @@ def cross_entropy(
         _cross_entropy_kernel[(triton.cdiv(n, tile["ROWS"]),)](
             x, x.stride(0), q, q.stride(0), q if weight is None else weight, options, denominator,
             losses, x if slope is None else slope, 0 if slope is None else slope.stride(0), n,
-            classes, ignore_index, T=_compute_type(logits.dtype), HALF=_half(logits.dtype),
+            classes, ignore_index, T=_compute_type(logits.dtype), HALF=exact and _half(logits.dtype),
             SOFT=soft, WEIGHT=weight is not None, SMOOTH=label_smoothing > 0.0, Z=z_loss != 0.0,
             CAP=softcap is not None, WARM=temperature != 1.0, MEAN=mean, GRAD=slope is not None,
             **tile,
