@@ -32,7 +32,8 @@ from torch import Tensor
 # from the first sweep to the second.
 LOSS_BLOCK = 4096
 GRAD_BLOCK = 16384
-# Elements of a tile of short rows, of a thread, and of a program of elementwise work.
+# Elements of a tile of short rows, of a thread, and of a program of elementwise work. Kernels that
+# keep more numbers for each element, or wider ones, have half.
 TILE = 1024
 THREAD = 32
 CHUNK = 1024
@@ -291,8 +292,27 @@ def _exp_again(x, m, own, HALF: tl.constexpr):
 
 
 @triton.jit
-def _load(row, cols, inside, T: tl.constexpr):
-    return tl.load(row[:, None] + cols[None, :], mask=inside, other=float("-inf")).to(T)
+def _load(row, cols, inside, T: tl.constexpr, KEEP: tl.constexpr):
+    """A block of logits; with KEEP it is asked to stay in the second-level cache."""
+    at = row[:, None] + cols[None, :]
+    if KEEP:
+        x = tl.load(at, mask=inside, other=float("-inf"), eviction_policy="evict_last")
+    else:
+        x = tl.load(at, mask=inside, other=float("-inf"))
+    return x.to(T)
+
+
+@triton.jit
+def _load_last(row, cols, inside, T: tl.constexpr):
+    """A block of logits that nobody reads again."""
+    at = row[:, None] + cols[None, :]
+    return tl.load(at, mask=inside, other=float("-inf"), eviction_policy="evict_first").to(T)
+
+
+@triton.jit
+def _store(row, cols, inside, values):
+    at = row[:, None] + cols[None, :]
+    tl.store(at, values, mask=inside, eviction_policy="evict_first")
 
 
 @triton.jit
@@ -394,7 +414,7 @@ def _cross_entropy_kernel(
     for start in range(0, limit, BLOCK):
         cols = start + tl.arange(0, BLOCK)
         inside = live[:, None] & (cols < classes)[None, :]
-        x = _load(row, cols, inside, T)
+        x = _load(row, cols, inside, T, GRAD)
         if CAP:
             capped, _ = _softcap(x, cap, cap_inverse)
             x = tl.where(inside, capped, -_INFINITY)
@@ -466,7 +486,7 @@ def _cross_entropy_kernel(
         for start in range(0, classes, BLOCK):
             cols = start + tl.arange(0, BLOCK)
             inside = there[:, None] & (cols < classes)[None, :]
-            x = _load(row, cols, inside & live[:, None], T)
+            x = _load_last(row, cols, inside & live[:, None], T)
             if CAP:
                 x, slope = _softcap(x, cap, cap_inverse)
             if WARM:
@@ -488,7 +508,7 @@ def _cross_entropy_kernel(
             if not SOFT:
                 d = tl.where(cols[None, :] == y[:, None], at_target[:, None], d)
             d = tl.where(live[:, None], d, tl.zeros_like(d))
-            tl.store(out[:, None] + cols[None, :], d, mask=inside)
+            _store(out, cols, inside, d)
 
 
 @triton.jit
@@ -514,7 +534,7 @@ def _token_kernel(
     for start in range(0, classes, BLOCK):
         cols = start + tl.arange(0, BLOCK)
         inside = there[:, None] & (cols < classes)[None, :]
-        x = _load(row, cols, inside, T)
+        x = _load(row, cols, inside, T, GRAD)
         m, rest, ties, gaps = _absorb(x, m, rest, ties, gaps, HALF, True)
         if TARGET:
             above += tl.sum((x > picked[:, None]).to(tl.int32), axis=1).to(tl.int64)
@@ -542,13 +562,14 @@ def _token_kernel(
         for start in range(0, classes, BLOCK):
             cols = start + tl.arange(0, BLOCK)
             inside = there[:, None] & (cols < classes)[None, :]
-            x = _load(row, cols, inside, T)
+            x = _load_last(row, cols, inside, T)
             e, far = _exp_again(x, m, own, HALF)
-            d = (a[:, None] * e) * (far - centre[:, None])
+            # In this order, so that the room is used.
+            d = a[:, None] * (e * (far - centre[:, None]))
             if TARGET:
                 d = d - b[:, None] * e
                 d = tl.where(cols[None, :] == y[:, None], at_target[:, None], d)
-            tl.store(out[:, None] + cols[None, :], d, mask=inside)
+            _store(out, cols, inside, d)
 
 
 @triton.jit
@@ -562,7 +583,7 @@ def _summary(row, there, classes, T: tl.constexpr, HALF: tl.constexpr, ROWS: tl.
     for start in range(0, classes, BLOCK):
         cols = start + tl.arange(0, BLOCK)
         inside = there[:, None] & (cols < classes)[None, :]
-        x = _load(row, cols, inside, T)
+        x = _load(row, cols, inside, T, True)
         m, rest, ties, gaps = _absorb(x, m, rest, ties, gaps, HALF, False)
     odds, own = _odds(m, rest, ties)
     return m, odds, own
@@ -603,8 +624,8 @@ def _kl_kernel(
     for start in range(0, classes, BLOCK):
         cols = start + tl.arange(0, BLOCK)
         inside = there[:, None] & (cols < classes)[None, :]
-        a = _load(p_row, cols, inside, T)
-        b = _load(q_row, cols, inside, T)
+        a = _load(p_row, cols, inside, T, GRAD)
+        b = _load(q_row, cols, inside, T, GRAD)
         p, q, u = _kl_parts(a, b, p_max, q_max, p_own, q_own, p_scale, q_scale, high, low, HALF)
         excess = _excess(u)
         near = tl.abs(u) <= 1.0
@@ -621,11 +642,11 @@ def _kl_kernel(
         for start in range(0, classes, BLOCK):
             cols = start + tl.arange(0, BLOCK)
             inside = there[:, None] & (cols < classes)[None, :]
-            a = _load(p_row, cols, inside, T)
-            b = _load(q_row, cols, inside, T)
+            a = _load_last(p_row, cols, inside, T)
+            b = _load_last(q_row, cols, inside, T)
             p, _, u = _kl_parts(a, b, p_max, q_max, p_own, q_own, p_scale, q_scale, high, low, HALF)
             d = tl.where(p == 0.0, tl.zeros_like(u), p * (-u - value[:, None]))
-            tl.store(out[:, None] + cols[None, :], d, mask=inside)
+            _store(out, cols, inside, d)
 
 
 @triton.jit
@@ -712,12 +733,12 @@ def _neighbours(x: Tensor) -> Tensor:
     return x if x.stride(1) == 1 or x.shape[1] <= 1 else x.contiguous()
 
 
-def _tile(rows: int, classes: int, grad: bool) -> dict[str, int]:
+def _tile(rows: int, classes: int, grad: bool, heavy: bool) -> dict[str, int]:
     """Rows and classes of a program's blocks, and its warps."""
     block = triton.next_power_of_2(max(classes, 1))
-    block = max(16, min(block, GRAD_BLOCK if grad else LOSS_BLOCK))
-    tile = max(1, min(TILE // block, triton.next_power_of_2(max(rows, 1))))
-    warps = min(16, max(1, tile * block // (32 * THREAD)))
+    block = max(16, min(block, (GRAD_BLOCK if grad else LOSS_BLOCK) >> heavy))
+    tile = max(1, min((TILE >> heavy) // block, triton.next_power_of_2(max(rows, 1))))
+    warps = min(32, max(1, tile * block // (32 * (THREAD >> heavy))))
     return {"ROWS": tile, "BLOCK": block, "num_warps": warps}
 
 
@@ -795,17 +816,18 @@ def cross_entropy(
         _denominator_kernel[(1,)](q, q if weight is None else weight, denominator, n, classes,
                                   ignore_index, WEIGHT=weight is not None, BLOCK=SUM_BLOCK,
                                   num_warps=16)  # fmt: skip
-    exact = softcap is None and temperature == 1.0
     losses = torch.empty(n, dtype=dtype if reduction == "none" else torch.float64, device=device)
     slope = None
     if grad or inplace_grad:
         slope = logits if inplace_grad else torch.empty_like(x)
     if losses.numel() > 0 and classes > 0:
-        tile = _tile(n, classes, slope is not None)
+        heavy = dtype == torch.float64 or soft or label_smoothing > 0.0 or softcap is not None
+        half = _half(logits.dtype) and softcap is None and temperature == 1.0
+        tile = _tile(n, classes, slope is not None, heavy)
         _cross_entropy_kernel[(triton.cdiv(n, tile["ROWS"]),)](
             x, x.stride(0), q, q.stride(0), q if weight is None else weight, options, denominator,
             losses, x if slope is None else slope, 0 if slope is None else slope.stride(0), n,
-            classes, ignore_index, T=_compute_type(logits.dtype), HALF=exact and _half(logits.dtype),
+            classes, ignore_index, T=_compute_type(logits.dtype), HALF=half,
             SOFT=soft, WEIGHT=weight is not None, SMOOTH=label_smoothing > 0.0, Z=z_loss != 0.0,
             CAP=softcap is not None, WARM=temperature != 1.0, MEAN=mean, GRAD=slope is not None,
             **tile,
@@ -829,7 +851,7 @@ def _rows_of(
     slope = None if up is None else torch.empty_like(x)
     if n > 0 and classes > 0:
         first, second = up or (rows[0], rows[0])
-        tile = _tile(n, classes, slope is not None)
+        tile = _tile(n, classes, slope is not None, True)
         _token_kernel[(triton.cdiv(n, tile["ROWS"]),)](
             x, x.stride(0), rank if target is None else target.contiguous(), rows[0],
             rows[counted // 2], rows[-1], rank, x if slope is None else slope,
@@ -881,7 +903,7 @@ def kl_divergence_with_logits(
     slope = torch.empty_like(p) if grad else None
     if n > 0 and classes > 0:
         # The second sweep reads again in either case.
-        tile = _tile(n, classes, True)
+        tile = _tile(n, classes, True, True)
         _kl_kernel[(triton.cdiv(n, tile["ROWS"]),)](
             p, p.stride(0), q, q.stride(0), losses, p if slope is None else slope,
             0 if slope is None else slope.stride(0), n, classes, T=_compute_type(wide),
