@@ -447,11 +447,16 @@ def want_kl(a, b):
             total = mp.fsum(exps)
             pair.append([e / total for e in exps])
         p, q = pair
-        logs = [mp.log(i / j) if i and j else mp.inf if i else mp.mpf(0) for i, j in zip(p, q)]
-        kl = mp.fsum(i * log if i else mp.mpf(0) for i, log in zip(p, logs))
+        logs = [
+            mp.log(i / j) if i and j else mp.inf if i else mp.mpf(0)
+            for i, j in zip(p, q, strict=True)
+        ]
+        kl = mp.fsum(i * log if i else mp.mpf(0) for i, log in zip(p, logs, strict=True))
         values.append(float(kl))
-        slopes.append([float(i * (log - kl)) if i else 0.0 for i, log in zip(p, logs)])
-        scales.append([float(i * (abs(log) + kl)) if i else 0.0 for i, log in zip(p, logs)])
+        slopes.append([float(i * (log - kl)) if i else 0.0 for i, log in zip(p, logs, strict=True)])
+        scales.append(
+            [float(i * (abs(log) + kl)) if i else 0.0 for i, log in zip(p, logs, strict=True)]
+        )
     return np.array(values), np.array(slopes), np.array(scales)
 
 
