@@ -746,6 +746,12 @@ def _half(dtype: torch.dtype) -> bool:
     return dtype in (torch.float16, torch.bfloat16)
 
 
+def _launch(kernel: Any, programs: int, *tensors_and_sizes: Any, **constants: Any) -> None:
+    """Runs a kernel on the device of its first tensor."""
+    with torch.cuda.device_of(tensors_and_sizes[0]):
+        kernel[(programs,)](*tensors_and_sizes, **constants)
+
+
 @lru_cache(maxsize=256)
 def _options(device: torch.device, *values: float) -> Tensor:
     """Options in float64, which arguments of kernels cannot be; made once for each choice."""
@@ -756,8 +762,8 @@ def _total(
     values: Tensor, mean: str, count: int, denominator: Tensor, dtype: torch.dtype
 ) -> Tensor:
     out = torch.empty((), dtype=dtype, device=values.device)
-    _total_kernel[(1,)](values, denominator, out, values.numel(), count, MEAN=mean,
-                        BLOCK=SUM_BLOCK, num_warps=16)  # fmt: skip
+    _launch(_total_kernel, 1, values, denominator, out, values.numel(), count, MEAN=mean,
+            BLOCK=SUM_BLOCK, num_warps=16)  # fmt: skip
     return out
 
 
@@ -813,9 +819,8 @@ def cross_entropy(
     denominator = options
     if mean == "pointer":
         denominator = torch.empty((), dtype=torch.float64, device=device)
-        _denominator_kernel[(1,)](q, q if weight is None else weight, denominator, n, classes,
-                                  ignore_index, WEIGHT=weight is not None, BLOCK=SUM_BLOCK,
-                                  num_warps=16)  # fmt: skip
+        _launch(_denominator_kernel, 1, q, q if weight is None else weight, denominator, n, classes,
+                ignore_index, WEIGHT=weight is not None, BLOCK=SUM_BLOCK, num_warps=16)  # fmt: skip
     losses = torch.empty(n, dtype=dtype if reduction == "none" else torch.float64, device=device)
     slope = None
     if grad or inplace_grad:
@@ -824,7 +829,8 @@ def cross_entropy(
         heavy = dtype == torch.float64 or soft or label_smoothing > 0.0 or softcap is not None
         half = _half(logits.dtype) and softcap is None and temperature == 1.0
         tile = _tile(n, classes, slope is not None, heavy)
-        _cross_entropy_kernel[(triton.cdiv(n, tile["ROWS"]),)](
+        _launch(
+            _cross_entropy_kernel, triton.cdiv(n, tile["ROWS"]),
             x, x.stride(0), q, q.stride(0), q if weight is None else weight, options, denominator,
             losses, x if slope is None else slope, 0 if slope is None else slope.stride(0), n,
             classes, ignore_index, T=_compute_type(logits.dtype), HALF=half,
@@ -852,7 +858,8 @@ def _rows_of(
     if n > 0 and classes > 0:
         first, second = up or (rows[0], rows[0])
         tile = _tile(n, classes, slope is not None, True)
-        _token_kernel[(triton.cdiv(n, tile["ROWS"]),)](
+        _launch(
+            _token_kernel, triton.cdiv(n, tile["ROWS"]),
             x, x.stride(0), rank if target is None else target.contiguous(), rows[0],
             rows[counted // 2], rows[-1], rank, x if slope is None else slope,
             0 if slope is None else slope.stride(0), first, second, n, classes,
@@ -904,7 +911,8 @@ def kl_divergence_with_logits(
     if n > 0 and classes > 0:
         # The second sweep reads again in either case.
         tile = _tile(n, classes, True, True)
-        _kl_kernel[(triton.cdiv(n, tile["ROWS"]),)](
+        _launch(
+            _kl_kernel, triton.cdiv(n, tile["ROWS"]),
             p, p.stride(0), q, q.stride(0), losses, p if slope is None else slope,
             0 if slope is None else slope.stride(0), n, classes, T=_compute_type(wide),
             HALF=_half(wide), GRAD=grad, **tile,
@@ -960,7 +968,8 @@ def binary_cross_entropy_with_logits(
     sums = torch.empty(programs if reduced else 0, dtype=torch.float64, device=device)
     slope = torch.empty_like(x) if grad else None
     if n > 0:
-        _binary_kernel[(programs,)](
+        _launch(
+            _binary_kernel, programs,
             x, t, x if w is None else w, x if pos is None else pos, losses, sums,
             x if slope is None else slope, n, 1 if w is None else w.numel(),
             1 if pos is None else pos.numel(), T=_compute_type(x.dtype), WEIGHT=w is not None,
