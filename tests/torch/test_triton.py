@@ -382,6 +382,10 @@ def test_refusals():
         K.cross_entropy(x, target[:1])
     with pytest.raises(ValueError, match=r"weight must have shape \(3,\)"):
         K.cross_entropy(x, target, weight=x[0, :2])
+    with pytest.raises(ValueError, match="at least one class"):
+        K.entropy_with_logits(x[:, :0])
+    with pytest.raises(ValueError, match="rows of their own"):
+        K.cross_entropy(x[:1].expand(2, 3), target, inplace_grad=True)
     with pytest.raises(ValueError, match="reduction"):
         K.cross_entropy(x, target, reduction="average")
     with pytest.raises(ValueError, match="label_smoothing"):

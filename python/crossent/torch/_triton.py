@@ -710,6 +710,8 @@ def _check_logits(x: Tensor, name: str) -> None:
         raise TypeError(f"{name} must be a floating-point tensor, got {x.dtype}")
     if x.ndim != 2:
         raise ValueError(f"{name} must have shape (N, C), got {tuple(x.shape)}")
+    if x.shape[0] > 0 and x.shape[1] == 0:
+        raise ValueError(f"{name} must have at least one class, got {tuple(x.shape)}")
 
 
 def _check_shape(x: Tensor, shape: tuple[int, ...], name: str) -> None:
@@ -808,8 +810,10 @@ def cross_entropy(
     if not temperature > 0.0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     x = _neighbours(logits)
-    if inplace_grad and x is not logits:
-        raise ValueError("inplace_grad needs logits whose classes are next to each other")
+    if inplace_grad and (x is not logits or (n > 1 and x.stride(0) < classes)):
+        raise ValueError(
+            "inplace_grad needs logits whose classes are next to each other, in rows of their own"
+        )
     q = _neighbours(target) if soft else target.contiguous()
     dtype, device = _result_type(logits.dtype), logits.device
     cap = softcap or 1.0
@@ -825,7 +829,7 @@ def cross_entropy(
     slope = None
     if grad or inplace_grad:
         slope = logits if inplace_grad else torch.empty_like(x)
-    if losses.numel() > 0 and classes > 0:
+    if n > 0:
         heavy = dtype == torch.float64 or soft or label_smoothing > 0.0 or softcap is not None
         half = _half(logits.dtype) and softcap is None and temperature == 1.0
         tile = _tile(n, classes, slope is not None, heavy)
@@ -855,7 +859,7 @@ def _rows_of(
     rows = list(torch.empty(counted, n, dtype=dtype, device=device))
     rank = torch.empty(n if target is not None else 0, dtype=torch.int64, device=device)
     slope = None if up is None else torch.empty_like(x)
-    if n > 0 and classes > 0:
+    if n > 0:
         first, second = up or (rows[0], rows[0])
         tile = _tile(n, classes, slope is not None, True)
         _launch(
@@ -908,7 +912,7 @@ def kl_divergence_with_logits(
     wide = torch.promote_types(p.dtype, q.dtype)
     losses = torch.empty(n, dtype=_result_type(wide), device=p.device)
     slope = torch.empty_like(p) if grad else None
-    if n > 0 and classes > 0:
+    if n > 0:
         # The second sweep reads again in either case.
         tile = _tile(n, classes, True, True)
         _launch(
