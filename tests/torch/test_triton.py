@@ -1,8 +1,7 @@
 """The Triton kernels against 60-digit and long double references.
 
 Without a GPU they run in Triton's interpreter. The module is loaded from its file, so that neither
-the package's extension nor its other dependencies are needed: with a GPU at hand, this file, its
-reference and the module suffice.
+the package nor its extension need be installed: on a machine with a GPU, a checkout suffices.
 """
 
 import importlib.util
