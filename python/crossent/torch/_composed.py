@@ -1,0 +1,363 @@
+"""The losses in plain torch operations: for devices without kernels, for transforms of functions,
+and for derivatives of derivatives.
+
+The formulas are those of the kernels (docs/numerics.md), written so that torch's own derivatives
+of them lose nothing either: what is 0 for every input is a constant, not a difference. Indices are
+not checked, for that would wait for the device: where a target is no class, the loss is NaN.
+"""
+
+from __future__ import annotations
+
+from math import inf, log, nan
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as TF
+from torch import Tensor
+
+
+def wide(x: Tensor) -> Tensor:
+    """In the type that is computed in."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def warp(x: Tensor, mask: Tensor | None, temperature: float, softcap: float | None) -> Tensor:
+    """Logits with a softcap, a temperature and a mask."""
+    x = wide(x)
+    if softcap is not None:
+        x = softcap * torch.tanh(x / softcap)
+    if temperature != 1.0:
+        x = x / temperature
+    return x if mask is None else x.masked_fill(~mask, -inf)
+
+
+class Rows(NamedTuple):
+    """Rows of logits: how far each is below the maximum, and the logarithm of 1 + rest, the sum of
+    the exponentials of the others."""
+
+    gap: Tensor
+    maximum: Tensor
+    log: Tensor
+    at: Tensor
+
+    def logsumexp(self) -> Tensor:
+        return self.maximum + self.log
+
+    def log_softmax(self) -> Tensor:
+        return -self.gap - self.log
+
+
+def rows_of(z: Tensor, axis: int) -> Rows:
+    """The gap of the maximum is the constant 0, so that its derivative, a sum of 1 and -1, is not
+    rounded."""
+    at = z.argmax(axis, keepdim=True)
+    maximum = z.gather(axis, at)
+    here = torch.zeros_like(z, dtype=torch.bool).scatter(axis, at, True)
+    gap = (maximum - z).masked_fill(here, 0.0)
+    rest = torch.exp(-gap).masked_fill(here, 0.0).sum(axis, keepdim=True)
+    # Nothing above -inf; the sum is NaN already where there are two classes or more.
+    rest = rest.masked_fill(maximum == -inf, nan)
+    return Rows(gap, maximum, torch.log1p(rest), at)
+
+
+def product(weight: Tensor, x: Tensor) -> Tensor:
+    """0 times infinity is 0."""
+    return weight * x.masked_fill((weight == 0) & torch.isinf(x), 0.0)
+
+
+def reduce(
+    losses: Tensor,
+    counted: Tensor | None,
+    sample_weight: Tensor | None,
+    reduction: str,
+    denominator: float | None,
+    empty: float,
+) -> Tensor:
+    """Weighs the losses and reduces them; `counted` is what the mean divides by the sum of."""
+    if sample_weight is not None:
+        sample_weight = sample_weight.to(losses.dtype)
+        losses = (sample_weight * losses).masked_fill(sample_weight == 0, 0.0)
+        counted = sample_weight if counted is None else counted * sample_weight
+    if reduction == "none":
+        return losses
+    total = losses.sum()
+    if reduction == "sum":
+        return total
+    if reduction == "batchmean":
+        return total / losses.shape[0]
+    if denominator is not None:
+        return total / denominator
+    if counted is None:
+        return total / losses.numel() if losses.numel() else total + empty
+    divisor = counted.sum()
+    none = divisor == 0
+    return (total / divisor.masked_fill(none, 1.0)).masked_fill(none, empty)
+
+
+def left_out(x: Tensor, sample_weight: Tensor | None, axis: int | None) -> Tensor:
+    """Input that is harmless where the weight of its loss is 0."""
+    if sample_weight is None:
+        return x
+    out = sample_weight == 0
+    return x.masked_fill(out if axis is None else out.unsqueeze(axis), 0.0)
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    mask: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+    axis: int,
+    temperature: float,
+    softcap: float | None,
+    z_loss: float,
+    denominator: float | None,
+    empty: float,
+) -> Tensor:
+    x = left_out(input, sample_weight, axis)
+    classes = x.shape[axis]
+    soft = target.is_floating_point()
+    if not soft:
+        y = target.long().unsqueeze(axis)
+        live = y != ignore_index
+        valid = (y >= 0) & (y < classes)
+        x = x.masked_fill(~live, 0.0)
+        y = y.masked_fill(~valid, 0)
+    z = warp(x, mask, temperature, softcap)
+    if classes == 0:
+        losses = z.sum(axis)
+        return reduce(losses, None, sample_weight, reduction, denominator, empty)
+    rows = rows_of(z, axis)
+    w = None
+    if weight is not None:
+        w = weight.to(z.dtype).reshape([-1] + [1] * (z.ndim - 1 - axis % z.ndim))
+    counted = None
+    if soft:
+        t = target.to(z.dtype)
+        q = t if label_smoothing == 0.0 else t * (1 - label_smoothing) + label_smoothing / classes
+        q = q if w is None else q * w
+        losses = product(q, rows.gap + rows.log).sum(axis)
+    else:
+        loss = rows.gap.gather(axis, y) + rows.log
+        hard = torch.ones_like(loss)
+        if w is not None:
+            hard = w.expand_as(z).gather(axis, y)
+        hard = hard.masked_fill(live & ~valid, nan).masked_fill(~live, 0.0)
+        loss = product(hard, loss)
+        if label_smoothing != 0.0:
+            spread = torch.ones_like(z) if w is None else w.expand_as(z)
+            spread = (spread * (label_smoothing / classes)).masked_fill(~live, 0.0)
+            even = product(spread, rows.gap + rows.log).sum(axis, keepdim=True)
+            loss = (1 - label_smoothing) * loss + even
+        losses, counted = loss.squeeze(axis), hard.squeeze(axis)
+    if z_loss != 0.0:
+        extra = z_loss * rows.logsumexp().square()
+        extra = extra if soft else extra.masked_fill(~live, 0.0)
+        losses = losses + extra.squeeze(axis)
+    return reduce(losses, counted, sample_weight, reduction, denominator, empty)
+
+
+def nll_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    axis: int,
+    denominator: float | None,
+    empty: float,
+) -> Tensor:
+    x = wide(left_out(input, sample_weight, axis))
+    y = target.long().unsqueeze(axis)
+    live = y != ignore_index
+    valid = (y >= 0) & (y < x.shape[axis])
+    if x.shape[axis] == 0:
+        return reduce(x.sum(axis), None, sample_weight, reduction, denominator, empty)
+    y = y.masked_fill(~valid, 0)
+    picked = x.gather(axis, y).masked_fill(~live, 0.0)
+    hard = torch.ones_like(picked)
+    if weight is not None:
+        hard = weight.to(x.dtype).gather(0, y.flatten()).reshape(y.shape)
+    hard = hard.masked_fill(live & ~valid, nan).masked_fill(~live, 0.0)
+    losses = product(hard, -picked).squeeze(axis)
+    return reduce(losses, hard.squeeze(axis), sample_weight, reduction, denominator, empty)
+
+
+def _binary(x: Tensor, t: Tensor, pos_weight: Tensor | None) -> Tensor:
+    on = t if pos_weight is None else t * pos_weight.to(t.dtype)
+    return product(on, -TF.logsigmoid(x)) + product(1 - t, -TF.logsigmoid(-x))
+
+
+def pointwise(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pos_weight: Tensor | None,
+    sample_weight: Tensor | None,
+    kind: str,
+    reduction: str,
+    first: float,
+    second: float,
+    denominator: float | None,
+    empty: float,
+) -> Tensor:
+    """`first` and `second` are alpha and gamma of the focal loss; `first` is whether the target of
+    `kl_div` holds logarithms."""
+    x = wide(left_out(input, sample_weight, -1 if kind == "multilabel" else None))
+    t = target.to(x.dtype)
+    if kind == "probabilities":
+        losses = TF.binary_cross_entropy(x, t, reduction="none")
+    elif kind == "soft margin":
+        losses = -TF.logsigmoid(t * x)
+    elif kind == "kl":
+        if first:
+            p = torch.exp(t)
+            losses = product(p, t - x)
+        else:
+            losses = torch.special.xlogy(t, t) - product(t, x)
+    elif kind == "focal":
+        wrong = t * torch.sigmoid(-x) + (1 - t) * torch.sigmoid(x)
+        losses = product(wrong**second, _binary(x, t, None))
+        if first >= 0:
+            losses = (first * t + (1 - first) * (1 - t)) * losses
+    else:
+        losses = _binary(x, t, pos_weight)
+    if weight is not None:
+        losses = product(weight.to(x.dtype), losses)
+    if kind == "multilabel":
+        losses = losses.mean(-1)
+    return reduce(losses, None, sample_weight, reduction, denominator, empty)
+
+
+def _unit(base: float | None) -> float:
+    return 1.0 if base is None else 1.0 / log(base)
+
+
+def entropy(p: Tensor, kind: str, axis: int, base: float | None) -> Tensor:
+    p = wide(p)
+    terms = torch.special.entr(p)
+    if kind == "binary":
+        # p log p + (1 - p) log(1 - p), the second where nothing cancels.
+        return (terms - torch.special.xlog1py(1 - p, -p)) * _unit(base)
+    return terms.sum(axis) * _unit(base)
+
+
+def entropy_with_logits(
+    logits: Tensor,
+    mask: Tensor | None,
+    axis: int,
+    base: float | None,
+    temperature: float,
+    softcap: float | None,
+) -> Tensor:
+    rows = rows_of(warp(logits, mask, temperature, softcap), axis)
+    share = torch.exp(rows.log_softmax())
+    mean = product(share, rows.gap).sum(axis)
+    return (mean + rows.log.squeeze(axis)) * _unit(base)
+
+
+def _excess(u: Tensor) -> Tensor:
+    """exp(u) - 1 - u, by its series where that cancels."""
+    near = u.abs() < 0.5
+    v = u.masked_fill(~near, 0.0)
+    series = torch.ones_like(v)
+    for n in range(14, 2, -1):
+        series = 1 + series * v / n
+    return torch.where(near, 0.5 * v * v * series, torch.expm1(u) - u)
+
+
+def divergence(p: Tensor, q: Tensor, kind: str, axis: int, base: float | None) -> Tensor:
+    dtype = torch.promote_types(wide(p).dtype, wide(q).dtype)
+    result = wide(p).dtype
+    p, q = p.to(dtype), q.to(dtype)
+    if kind == "kl":
+        terms = _relative(p, q)
+    else:
+        m = (p + q) / 2
+        terms = (_relative(p, m) + _relative(q, m)) / 2
+    return (terms.sum(axis) * _unit(base)).to(result)
+
+
+def _relative(p: Tensor, q: Tensor) -> Tensor:
+    """p log(p / q) - p + q, of which no term is negative."""
+    none = p == 0
+    u = torch.log(q / p.masked_fill(none, 1.0)).masked_fill(none, 0.0)
+    near = (q - p).abs() < 0.25 * p
+    u = torch.where(near, torch.log1p((q - p) / p.masked_fill(~near, 1.0)), u)
+    return torch.where(none, q, p * _excess(u))
+
+
+def divergence_with_logits(
+    p_logits: Tensor,
+    q_logits: Tensor,
+    mask: Tensor | None,
+    kind: str,
+    axis: int,
+    base: float | None,
+    temperature: float,
+    softcap: float | None,
+) -> Tensor:
+    result = wide(p_logits).dtype
+    dtype = torch.promote_types(result, wide(q_logits).dtype)
+    a = rows_of(warp(p_logits.to(dtype), mask, temperature, softcap), axis).log_softmax()
+    b = rows_of(warp(q_logits.to(dtype), mask, temperature, softcap), axis).log_softmax()
+    if kind == "kl":
+        terms = _between(a, b)
+    else:
+        m = torch.logaddexp(a, b) - log(2)
+        terms = (_between(a, m) + _between(b, m)) / 2
+    return (terms.sum(axis) * _unit(base)).to(result)
+
+
+def _between(a: Tensor, b: Tensor) -> Tensor:
+    """exp(a) (exp(u) - 1 - u) with u = b - a."""
+    none = a == -inf
+    u = (b - a).masked_fill(none, 0.0)
+    return torch.where(none, torch.exp(b), torch.exp(a.masked_fill(none, 0.0)) * _excess(u))
+
+
+def softmax(
+    input: Tensor,
+    mask: Tensor | None,
+    kind: str,
+    axis: int,
+    temperature: float,
+    softcap: float | None,
+) -> Tensor:
+    rows = rows_of(warp(input, mask, temperature, softcap), axis)
+    if kind == "logsumexp":
+        # A sum of nothing; of infinities, the largest.
+        edge = torch.isinf(rows.maximum)
+        return torch.where(edge, rows.maximum, rows.logsumexp()).squeeze(axis)
+    out = rows.log_softmax()
+    return (torch.exp(out) if kind == "softmax" else out).to(input.dtype)
+
+
+def token_log_prob(
+    input: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    axis: int,
+    temperature: float,
+    softcap: float | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    z = warp(input, mask, temperature, softcap)
+    rows = rows_of(z, axis)
+    y = target.long().unsqueeze(axis)
+    valid = (y >= 0) & (y < z.shape[axis])
+    y = y.masked_fill(~valid, 0)
+    log_prob = (-rows.gap.gather(axis, y) - rows.log).masked_fill(~valid, nan).squeeze(axis)
+    share = torch.exp(rows.log_softmax())
+    entropy = product(share, rows.gap).sum(axis) + rows.log.squeeze(axis)
+    rank = (z > z.gather(axis, y)).sum(axis)
+    return log_prob, entropy, rows.logsumexp().squeeze(axis), rank
+
+
+def sigmoid(input: Tensor, kind: str) -> Tensor:
+    x = wide(input)
+    return (torch.sigmoid(x) if kind == "sigmoid" else TF.logsigmoid(x)).to(input.dtype)
