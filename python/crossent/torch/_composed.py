@@ -211,7 +211,10 @@ def pointwise(
     x = wide(left_out(input, sample_weight, -1 if kind == "multilabel" else None))
     t = target.to(x.dtype)
     if kind == "probabilities":
-        losses = TF.binary_cross_entropy(x, t, reduction="none")
+        # Torch's, for its clamps; by parts, because it refuses targets outside of [0, 1].
+        one = TF.binary_cross_entropy(x, torch.ones_like(x), reduction="none")
+        zero = TF.binary_cross_entropy(x, torch.zeros_like(x), reduction="none")
+        losses = t * one + (1 - t) * zero
     elif kind == "soft margin":
         losses = -TF.logsigmoid(t * x)
     elif kind == "kl":
@@ -309,7 +312,10 @@ def divergence_with_logits(
     if kind == "kl":
         terms = _between(a, b)
     else:
-        m = torch.logaddexp(a, b) - log(2)
+        # Of two infinities the sum has no derivative.
+        none = (a == -inf) & (b == -inf)
+        m = torch.logaddexp(a.masked_fill(none, 0.0), b.masked_fill(none, 0.0)) - log(2)
+        m = m.masked_fill(none, -inf)
         terms = (_between(a, m) + _between(b, m)) / 2
     return (terms.sum(axis) * _unit(base)).to(result)
 

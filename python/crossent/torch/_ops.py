@@ -187,6 +187,27 @@ def derived(formula: Callable[..., Tensor], tensors: Tensors, options: Options, 
     return [next(found) if need else None for need in needs]
 
 
+def one_by_one(op: Any) -> Callable[..., tuple[Any, Any]]:
+    """The rule of `torch.vmap`: each of the batch is a call of its own, since it has a mean of its
+    own. Where compilers trace a transform; elsewhere the formulas are transformed."""
+
+    def rule(info: Any, in_dims: Any, *arguments: Any) -> tuple[Any, Any]:
+        found = [
+            op(
+                *(
+                    x if d is None else x.select(d, i)
+                    for x, d in zip(arguments, in_dims, strict=True)
+                )
+            )
+            for i in range(info.batch_size)
+        ]
+        if isinstance(found[0], Tensor):
+            return torch.stack(found), 0
+        return tuple(map(torch.stack, zip(*found, strict=True))), (0,) * len(found[0])
+
+    return rule
+
+
 class Operator:
     """A family of losses: tensors, of which the first `inputs` are differentiated by the kernel,
     then options.
@@ -230,7 +251,7 @@ class Operator:
         if cuda is not None:
             LIBRARY.impl(name, self._cuda, "CUDA")
         torch.library.register_fake(full, self._fake, lib=LIBRARY)
-        torch.library.register_vmap(full, self._vmap, lib=LIBRARY)
+        torch.library.register_vmap(full, one_by_one(self.op), lib=LIBRARY)
         torch.library.register_autograd(
             full, self._backward, setup_context=self._setup, lib=LIBRARY
         )
@@ -325,28 +346,6 @@ class Operator:
         outs = [torch.empty_like(x) for x in tensors[:grads]]
         outs += [unsized(x) for _ in range(self.inputs - grads)]
         return x.new_empty(shape, dtype=result_type(x)), *outs
-
-    def _vmap(self, info: Any, in_dims: Any, *arguments: Any) -> tuple[Any, Any]:
-        """By the formula, without gradients, which `_backward` then computes."""
-        tensors, options = arguments[: self.count], arguments[self.count : -2]
-        present = [i for i in range(self.count) if tensors[i] is not None]
-
-        def one(*given: Tensor) -> Tensor:
-            full: list[Tensor | None] = [None] * self.count
-            for i, x in zip(present, given, strict=True):
-                full[i] = x
-            self.shape(*full, *options)
-            return self.formula(*full, *options)
-
-        dims = tuple(in_dims[i] for i in present)
-        loss = torch.vmap(one, in_dims=dims, randomness=info.randomness)(
-            *(tensors[i] for i in present)
-        )
-        x = tensors[0]
-        return (
-            (loss, *(unsized(x) for _ in range(self.inputs))),
-            (0, *(None for _ in range(self.inputs))),
-        )
 
     def _spread(self, g: Tensor, options: Options) -> Tensor:
         """The upstream gradient, such that it broadcasts to the input."""
@@ -892,16 +891,6 @@ divergence_with_logits = Operator(
 # Blocks: results of which the derivative is a short formula
 
 
-def batched(formula: Callable[..., Any], results: int) -> Callable[..., tuple[Any, Any]]:
-    """The rule of `torch.vmap` for an operator that has the arguments of its formula."""
-
-    def rule(info: Any, in_dims: Any, *arguments: Any) -> tuple[Any, Any]:
-        out = torch.vmap(formula, in_dims=tuple(in_dims), randomness=info.randomness)(*arguments)
-        return out, 0 if results == 1 else (0,) * results
-
-    return rule
-
-
 def _softmax_shape(
     input: Tensor, mask: Tensor | None, kind: str, axis: int, temperature: float,
     softcap: float | None,
@@ -1098,27 +1087,24 @@ def _block(
     fake: Callable[..., Any],
     setup: Callable[..., None],
     backward: Callable[..., Any],
-    rule: Callable[..., tuple[Any, Any]],
 ) -> Any:
     full = f"crossent::{name}"
     LIBRARY.impl(name, cpu, "CPU")
     torch.library.register_fake(full, fake, lib=LIBRARY)
     torch.library.register_autograd(full, backward, setup_context=setup, lib=LIBRARY)
-    torch.library.register_vmap(full, rule, lib=LIBRARY)
-    return getattr(torch.ops.crossent, name).default
+    op = getattr(torch.ops.crossent, name).default
+    torch.library.register_vmap(full, one_by_one(op), lib=LIBRARY)
+    return op
 
 
 _softmax = _block(
     "softmax", _softmax_cpu, _softmax_fake, _softmax_setup, _softmax_backward,
-    batched(composed.softmax, 1),
 )  # fmt: skip
 _sigmoid = _block(
     "sigmoid", _sigmoid_cpu, _sigmoid_fake, _sigmoid_setup, _sigmoid_backward,
-    batched(composed.sigmoid, 1),
 )  # fmt: skip
 _token = _block(
     "token_log_prob", _token_cpu, _token_fake, _token_setup, _token_backward,
-    batched(composed.token_log_prob, 4),
 )  # fmt: skip
 LIBRARY.impl("token_log_prob", _token_cuda, "CUDA")
 LIBRARY.impl("token_log_prob_backward", _token_backward_cpu, "CPU")
