@@ -68,13 +68,10 @@ def test_opcheck_of_the_gradient_in_place():
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_meta_tensors(case):
+def test_fake_tensors(case):
     want = case.f(*case.make(torch.float32))
-    tensors = [torch.empty_like(x, device="meta") for x in case.make(torch.float32)]
     with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True) as mode:
         got = case.f(*[mode.from_tensor(x) for x in case.make(torch.float32)])
-    with torch.device("meta"):
-        assert torch.empty(0).is_meta
     for fake, real in zip(
         got if isinstance(got, tuple) else (got,),
         want if isinstance(want, tuple) else (want,),
@@ -83,7 +80,6 @@ def test_meta_tensors(case):
         assert fake.shape == real.shape
         assert fake.dtype == real.dtype
         assert fake.stride() == real.stride()
-    assert all(x.is_meta for x in tensors)
 
 
 def test_meta_device():

@@ -84,7 +84,7 @@ def reduce(
     if reduction == "sum":
         return total
     if reduction == "batchmean":
-        return total / losses.shape[0]
+        return total / losses.shape[0] if losses.ndim else total
     if denominator is not None:
         return total / denominator
     if counted is None:

@@ -99,17 +99,16 @@ def check_broadcast(x: Tensor | None, shape: torch.Size, name: str) -> None:
         raise ValueError(f"{name} must broadcast to shape {tuple(shape)}, got {tuple(x.shape)}")
 
 
-def check_reduction(reduction: str, denominator: float | None, *more: str) -> None:
+def check_reduction(reduction: str, denominator: float | None, empty: float, *more: str) -> None:
     known = ("mean", "sum", "none", *more)
     if reduction not in known:
         raise ValueError(f"reduction must be one of {', '.join(known)}, got {reduction!r}")
-    if denominator is None:
-        return
-    if reduction != "mean":
-        raise ValueError(
-            f"denominator must not be given where reduction is not 'mean', got {reduction!r}"
-        )
-    if not 0.0 < denominator < float("inf"):
+    for name, given in (("denominator", denominator is not None), ("empty", empty == empty)):
+        if given and reduction != "mean":
+            raise ValueError(
+                f"{name} must not be given where reduction is not 'mean', got {reduction!r}"
+            )
+    if denominator is not None and not 0.0 < denominator < float("inf"):
         raise ValueError(f"denominator must be positive and finite, got {denominator}")
 
 
@@ -447,7 +446,7 @@ def _cross_entropy_shape(
         check_shape(target, shape, "target")
     check_shape(weight, input.shape[axis : axis + 1 or None], "weight")
     check_shape(sample_weight, shape, "sample_weight")
-    check_reduction(reduction, denominator)
+    check_reduction(reduction, denominator, empty)
     check_warp(mask, input.shape, temperature, softcap)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
@@ -628,7 +627,7 @@ def _nll_loss_shape(
     check_shape(target, shape, "target")
     check_shape(weight, input.shape[axis : axis + 1 or None], "weight")
     check_shape(sample_weight, shape, "sample_weight")
-    check_reduction(reduction, denominator)
+    check_reduction(reduction, denominator, empty)
     return shape if reduction == "none" else torch.Size()
 
 
@@ -678,7 +677,7 @@ def _pointwise_shape(
     check_shape(target, input.shape, "target")
     check_broadcast(weight, input.shape, "weight")
     check_broadcast(pos_weight, input.shape, "pos_weight")
-    check_reduction(reduction, denominator, *(("batchmean",) if kind == "kl" else ()))
+    check_reduction(reduction, denominator, empty, *(("batchmean",) if kind == "kl" else ()))
     if kind == "focal" and not (first <= 1.0 and 0.0 <= second < float("inf")):
         raise ValueError(
             f"alpha must be at most 1 and gamma at least 0 and finite, got {first} and {second}"
@@ -1124,6 +1123,10 @@ def softmax(
     input: Tensor, mask: Tensor | None, kind: str, axis: int, temperature: float,
     softcap: float | None,
 ) -> Tensor:  # fmt: skip
+    if input.ndim == 0:
+        # A row of one class, for torch.
+        whole = softmax(input.unsqueeze(0), mask, kind, axis, temperature, softcap)
+        return whole if kind == "logsumexp" else whole.squeeze(0)
     if _kernels(input):
         return _softmax(input, mask, kind, axis, temperature, softcap)
     _softmax_shape(input, mask, kind, axis, temperature, softcap)

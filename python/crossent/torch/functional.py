@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from math import nan
 
+import torch
 from torch import Tensor
 
 from crossent.functional import TokenLogProb
@@ -773,6 +774,7 @@ def softmax(
     input: Tensor,
     dim: int,
     *,
+    dtype: torch.dtype | None = None,
     temperature: float = 1.0,
     softcap: float | None = None,
     class_mask: Tensor | None = None,
@@ -784,6 +786,7 @@ def softmax(
     Arguments:
         input: Logits.
         dim: The axis over which probabilities sum to 1.
+        dtype: The type that the input is converted to first.
         temperature: What logits are divided by.
         softcap: Logits become `c * tanh(x / c)`, before the division.
         class_mask: Booleans that broadcast to the input's shape: False is a class that does not
@@ -804,6 +807,8 @@ def softmax(
     Reference:
         `torch.nn.functional.softmax`.
     """
+    if dtype is not None:
+        input = input.to(dtype)
     return _ops.softmax(input, class_mask, "softmax", dim, temperature, softcap)
 
 
@@ -811,6 +816,7 @@ def log_softmax(
     input: Tensor,
     dim: int,
     *,
+    dtype: torch.dtype | None = None,
     temperature: float = 1.0,
     softcap: float | None = None,
     class_mask: Tensor | None = None,
@@ -822,6 +828,7 @@ def log_softmax(
     Arguments:
         input: Logits.
         dim: The axis over which probabilities sum to 1.
+        dtype: The type that the input is converted to first.
         temperature: What logits are divided by.
         softcap: Logits become `c * tanh(x / c)`, before the division.
         class_mask: Booleans that broadcast to the input's shape: False is a class that does not
@@ -842,6 +849,8 @@ def log_softmax(
     Reference:
         `torch.nn.functional.log_softmax`.
     """
+    if dtype is not None:
+        input = input.to(dtype)
     return _ops.softmax(input, class_mask, "log_softmax", dim, temperature, softcap)
 
 
@@ -883,7 +892,7 @@ def logsumexp(
         `torch.logsumexp`.
     """
     out = _ops.softmax(input, class_mask, "logsumexp", dim, temperature, softcap)
-    return out.unsqueeze(dim) if keepdim else out
+    return out.unsqueeze(dim) if keepdim and input.ndim > 0 else out
 
 
 def sigmoid(
