@@ -8,8 +8,8 @@ from crossent import torch as ct
 class Case:
     """`make(dtype)` gives the tensors that are differentiated; `f` is a function of them."""
 
-    def __init__(self, name, f, make):
-        self.name, self.f, self.make = name, f, make
+    def __init__(self, f, make):
+        self.f, self.make = f, make
 
 
 def generator(name):
@@ -25,9 +25,10 @@ def _cases():
             return tuple(each(g).to(dtype) for each in inputs)
 
         def f(*x):
-            return getattr(ct, function)(*x[: len(inputs)], **options)
+            here = {k: v.to(x[0].device) if torch.is_tensor(v) else v for k, v in options.items()}
+            return getattr(ct, function)(*x, **here)
 
-        out[name] = Case(name, f, make)
+        out[name] = Case(f, make)
 
     def normal(*shape):
         return lambda g: torch.randn(*shape, generator=g, dtype=torch.float64) * 2

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as TF
 from cases import CASES
+from torch.utils.checkpoint import checkpoint
 
 from crossent import torch as ct
 from crossent.torch import _ops
@@ -194,6 +195,51 @@ def test_vmap_of_operators(name, called):
     torch.testing.assert_close(
         got[0][1] if isinstance(got, tuple) else got[1], want[0] if name == "tokens" else want
     )
+
+
+def test_compiled_transforms():
+    x, y = torch.randn(5, 4), torch.arange(5) % 4
+    for f in (
+        torch.func.grad(ct.cross_entropy),
+        torch.func.vmap(torch.func.grad(ct.cross_entropy)),
+        torch.func.vmap(ct.cross_entropy),
+    ):
+        compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(x, y), f(x, y))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_many_upstream_gradients_at_once(dtype):
+    """After the buffer was given away, too."""
+    x, y = torch.randn(5, 4).to(dtype).requires_grad_(), torch.arange(5) % 4
+    loss = ct.cross_entropy(x, y, reduction="none")
+    many = torch.eye(5)
+    want = torch.stack([torch.autograd.grad(loss, x, row, retain_graph=True)[0] for row in many])
+    for _ in range(2):
+        (got,) = torch.autograd.grad(loss, x, many, is_grads_batched=True, retain_graph=True)
+        torch.testing.assert_close(got, want)
+    fresh = ct.cross_entropy(x, y, reduction="none")
+    (got,) = torch.autograd.grad(fresh, x, many, is_grads_batched=True)
+    torch.testing.assert_close(got, want)
+
+
+def test_saved_elsewhere():
+    """Where checkpoints and hooks keep what backward needs."""
+    x, y = torch.randn(5, 4), torch.arange(5) % 4
+    want = torch.func.grad(ct.cross_entropy)(x, y)
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    checkpoint(lambda a: ct.cross_entropy(a * 1, y), a, use_reentrant=False).backward()
+    with torch.autograd.graph.save_on_cpu():
+        loss = ct.cross_entropy(b, y)
+    loss.backward()
+    torch.testing.assert_close(a.grad, want)
+    torch.testing.assert_close(b.grad, want)
+
+
+def test_inference_mode():
+    with torch.inference_mode():
+        x, y = torch.randn(5, 4), torch.arange(5) % 4
+        assert ct.cross_entropy(x, y).is_inference()
 
 
 def test_per_sample_gradients():

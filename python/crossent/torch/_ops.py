@@ -30,6 +30,8 @@ except ImportError:
 PLAIN = (Tensor, torch.nn.Parameter)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 HAS_TRITON = find_spec("triton") is not None
+# From this many bytes on NumPy asks for large pages.
+LARGE = 1 << 22
 # Kept alive: the operators go when it does.
 LIBRARY = torch.library.Library("crossent", "DEF")
 
@@ -42,7 +44,8 @@ Options = tuple[Any, ...]
 
 def array(x: Tensor) -> NDArray[Any]:
     """A tensor's memory as an array. NumPy has no bfloat16 of its own."""
-    x = x.detach()
+    if x.requires_grad:
+        x = x.detach()
     if x.dtype == torch.bfloat16:
         view: NDArray[Any] = x.view(torch.int16).numpy().view(BFLOAT16)
         return view
@@ -56,6 +59,17 @@ def arrays(*tensors: Tensor | None) -> list[NDArray[Any] | None]:
 
 def tensor(x: Any) -> Tensor:
     return torch.from_numpy(np.asarray(x))
+
+
+def buffer_like(x: Tensor) -> Tensor:
+    """`torch.empty_like` on the CPU. A large one comes from NumPy, which asks the system for large
+    pages: there are then fewer to be handed out while the kernel writes, which takes longer than
+    the kernel does."""
+    if x.nbytes < LARGE:
+        return torch.empty_like(x)
+    layout = torch.empty_like(x, device="meta")
+    memory = torch.from_numpy(np.empty(x.nbytes, np.uint8)).view(x.dtype)
+    return memory.as_strided(layout.shape, layout.stride())
 
 
 def result_type(x: Tensor) -> torch.dtype:
@@ -152,9 +166,8 @@ def ordinary() -> bool:
 
 def transformed() -> bool:
     """Whether functions are being transformed (`torch.func`), or derived forwards."""
-    return not torch.compiler.is_compiling() and (
-        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
-    )
+    level: int = torch.autograd.forward_ad._current_level
+    return level >= 0 or bool(torch._C._are_functorch_transforms_active())
 
 
 def in_memory(tensors: Tensors) -> bool:
@@ -264,10 +277,11 @@ class Operator:
         # not lost: it is computed when that is known.
         if x.dtype == torch.float16:
             grads = 0
-        if self.composes(tensors, options):
+        usual = ordinary()
+        if (not usual and transformed()) or self.composes(tensors, options):
             self.shape(*tensors, *options)
             return self.formula(*tensors, *options)
-        if ordinary() and in_memory(tensors):
+        if usual and in_memory(tensors):
             # The same without the dispatcher, which takes longer than a small loss.
             if needs:
                 others = tensors[self.inputs :]
@@ -291,8 +305,6 @@ class Operator:
         """Whether the formula stands in for the operator."""
         x = tensors[0]
         assert x is not None
-        if transformed():
-            return True
         if torch.is_grad_enabled():
             for y in tensors[self.inputs :]:
                 if y is not None and y.requires_grad:
@@ -309,7 +321,7 @@ class Operator:
         self, tensors: Tensors, options: Options, upstream: Tensor | None, grads: int
     ) -> tuple[Tensor, list[Tensor]]:
         # Outputs are written whole or, where an argument is refused, given to nobody.
-        outs = [torch.empty_like(x) for x in tensors[:grads] if x is not None]
+        outs = [buffer_like(x) for x in tensors[:grads] if x is not None]
         loss = self.cpu(
             *arrays(*tensors),
             *options,
@@ -374,11 +386,12 @@ class Operator:
             return found
         saved = ctx.saved_tensors
         tensors, slopes = saved[: self.count], saved[self.count :]
-        if torch.is_grad_enabled() or any(needs[self.inputs :]):
-            return derived(self.formula, tensors, ctx.options, g, needs)
         wanted = [i for i in range(self.inputs) if needs[i]]
-        enough = ctx.grads > wanted[-1]
-        usual = type(g) is Tensor and ordinary()
+        enough = len(wanted) > 0 and ctx.grads > wanted[-1] and len(ctx.turn) > 0
+        batched = torch._C._functorch.is_legacy_batchedtensor(g)
+        usual = type(g) is Tensor and not batched and ordinary()
+        if torch.is_grad_enabled() or any(needs[self.inputs :]) or (batched and not enough):
+            return derived(self.formula, tensors, ctx.options, g, needs)
         if enough and usual:
             try:
                 ctx.turn.pop()
@@ -405,6 +418,12 @@ class _Direct(torch.autograd.Function):
     ) -> Tensor:
         tensors = inputs + others
         loss, slopes = operator._run(tensors, options, None, grads)
+        if operator.inputs > 1:
+            # The extension has the second gradient with the first alone.
+            slopes = [
+                slope if x.requires_grad else unsized(x)
+                for slope, x in zip(slopes, inputs, strict=False)
+            ]
         operator.keep(ctx, tensors, slopes, options, grads)
         ctx.operator = operator
         return loss
@@ -605,7 +624,7 @@ def cross_entropy_inplace(tensors: Tensors, options: Options) -> Tensor:
             "inplace_grad would overwrite a leaf that requires grad (or a view of one): give it "
             "the result of an operation"
         )
-    if cross_entropy.composes(tensors, options):
+    if transformed() or cross_entropy.composes(tensors, options):
         raise RuntimeError(
             "inplace_grad is for the kernels of CPU and CUDA, with a gradient with respect to "
             "input alone, and without transforms of functions"
@@ -910,7 +929,7 @@ def _softmax_cpu(
         return tensor(
             F.logsumexp(x, axis, temperature=temperature, softcap=softcap, class_mask=class_mask)
         )
-    out = torch.empty_like(input)
+    out = buffer_like(input)
     function = F.softmax if kind == "softmax" else F.log_softmax
     function(
         x, axis, temperature=temperature, softcap=softcap, class_mask=class_mask, out=array(out)
@@ -953,7 +972,7 @@ def _softmax_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _sigmoid_cpu(input: Tensor, kind: str) -> Tensor:
-    out = torch.empty_like(input)
+    out = buffer_like(input)
     (F.sigmoid if kind == "sigmoid" else F.logsigmoid)(array(input), out=array(out))
     return out
 
@@ -1054,7 +1073,7 @@ def _token_backward_cpu(
     x, y, class_mask = arrays(input, target, mask)
     assert x is not None
     assert y is not None
-    out = torch.empty_like(input)
+    out = buffer_like(input)
     F.token_log_prob(
         x, y, axis=axis, temperature=temperature, softcap=softcap, class_mask=class_mask,
         grad_output=(array(log_prob), array(entropy)), grad_out=array(out),
@@ -1096,15 +1115,9 @@ def _block(
     return op
 
 
-_softmax = _block(
-    "softmax", _softmax_cpu, _softmax_fake, _softmax_setup, _softmax_backward,
-)  # fmt: skip
-_sigmoid = _block(
-    "sigmoid", _sigmoid_cpu, _sigmoid_fake, _sigmoid_setup, _sigmoid_backward,
-)  # fmt: skip
-_token = _block(
-    "token_log_prob", _token_cpu, _token_fake, _token_setup, _token_backward,
-)  # fmt: skip
+_softmax = _block("softmax", _softmax_cpu, _softmax_fake, _softmax_setup, _softmax_backward)
+_sigmoid = _block("sigmoid", _sigmoid_cpu, _sigmoid_fake, _sigmoid_setup, _sigmoid_backward)
+_token = _block("token_log_prob", _token_cpu, _token_fake, _token_setup, _token_backward)
 LIBRARY.impl("token_log_prob", _token_cuda, "CUDA")
 LIBRARY.impl("token_log_prob_backward", _token_backward_cpu, "CPU")
 torch.library.register_fake(
