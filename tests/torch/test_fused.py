@@ -57,6 +57,17 @@ def test_same_as_the_cpu(name, called):
         torch.testing.assert_close(got[1].cpu(), want[1])
 
 
+def test_divergence():
+    p, q = torch.randn(5, 4), torch.randn(5, 4)
+    arguments = (p, q, None, "kl", -1, None, 1.0, None, None, 1)
+    operator = _ops.divergence_with_logits
+    assert operator.cuda[0](arguments[:3], arguments[3:-2])
+    got = operator._cuda(*moved(arguments))
+    for a, b in zip(got, operator._cpu(*arguments), strict=True):
+        torch.testing.assert_close(a.cpu(), b)
+    assert not operator.cuda[0]((p, q.requires_grad_(), None), arguments[3:-2])
+
+
 def test_an_upstream_gradient():
     x, y = torch.randn(2, 4, 3), torch.randint(0, 4, (2, 3))
     options = (-100, "none", 0.0, 1, 1.0, None, 0.0, None, float("nan"))

@@ -236,6 +236,23 @@ def test_saved_elsewhere():
     torch.testing.assert_close(b.grad, want)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_traces_hold_no_results():
+    x, y = torch.randn(5, 4), torch.arange(5) % 4
+    traced = torch.jit.trace(lambda x: ct.cross_entropy(x, y), (x,))
+    assert traced(-x) == ct.cross_entropy(-x, y)
+
+
+def test_default_device():
+    x, y = torch.randn(5, 4, requires_grad=True), torch.arange(5) % 4
+    with torch.device("meta"):
+        loss = ct.cross_entropy(x, y)
+        tokens = ct.token_log_prob(x, y)
+        (loss + tokens.log_prob.sum()).backward()
+    assert not x.grad.is_meta
+
+
 def test_inference_mode():
     with torch.inference_mode():
         x, y = torch.randn(5, 4), torch.arange(5) % 4

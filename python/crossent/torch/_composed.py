@@ -212,8 +212,10 @@ def pointwise(
     t = target.to(x.dtype)
     if kind == "probabilities":
         # Torch's, for its clamps; by parts, because it refuses targets outside of [0, 1].
-        one = TF.binary_cross_entropy(x, torch.ones_like(x), reduction="none")
-        zero = TF.binary_cross_entropy(x, torch.zeros_like(x), reduction="none")
+        # With autocast it would be refused, which is for input of 16 bits.
+        with torch.autocast(x.device.type, enabled=False):
+            one = TF.binary_cross_entropy(x, torch.ones_like(x), reduction="none")
+            zero = TF.binary_cross_entropy(x, torch.zeros_like(x), reduction="none")
         losses = t * one + (1 - t) * zero
     elif kind == "soft margin":
         losses = -TF.logsigmoid(t * x)

@@ -158,6 +158,7 @@ def ordinary() -> bool:
     """Whether code runs as it stands: not traced, not transformed, not derived forwards."""
     return not (
         torch.compiler.is_compiling()
+        or torch._C._get_tracing_state()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
@@ -341,14 +342,15 @@ class Operator:
         self.shape(*tensors, *options)
         loss, slope = self.cuda[1](*tensors, *options, bool(grads))
         x = tensors[0]
+        others = [unsized(x) for _ in range(self.inputs - 1)]
         if slope is None:
-            return loss, unsized(x)
+            return loss, unsized(x), *others
         if upstream is not None:
             slope = slope.mul_(self._spread(upstream, tuple(options)))
         like = torch.empty_like(x, device="meta").stride()
         if slope.stride() != like:
             slope = torch.empty_like(x).copy_(slope)
-        return loss, slope
+        return loss, slope, *others
 
     def _fake(self, *arguments: Any) -> tuple[Tensor, ...]:
         tensors, (*options, _, grads) = arguments[: self.count], arguments[self.count :]
@@ -894,6 +896,26 @@ def _divergence_with_logits_cpu(
     return _pair(call, outs, upstream)
 
 
+def _divergence_with_logits_fused(tensors: Tensors, options: Options) -> bool:
+    kind, _, base, temperature, softcap = options
+    p, q, mask = tensors
+    assert p is not None
+    assert q is not None
+    plain = mask is None and base is None and temperature == 1.0 and softcap is None
+    first = not (torch.is_grad_enabled() and q.requires_grad)
+    return bool(kind == "kl" and plain and first and p.dtype == q.dtype)
+
+
+def _divergence_with_logits_cuda(
+    p_logits: Tensor, q_logits: Tensor, mask: None, kind: str, axis: int, base: None,
+    temperature: float, softcap: None, grad: bool,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    loss, slope = triton().kl_divergence_with_logits(
+        _rows(p_logits, axis), _rows(q_logits, axis), grad=grad
+    )
+    return loss.reshape(without(p_logits.shape, axis, "p_logits")), _unrows(slope, p_logits, axis)
+
+
 divergence_with_logits = Operator(
     "divergence_with_logits",
     "Tensor p_logits, Tensor q_logits, Tensor? class_mask",
@@ -903,6 +925,7 @@ divergence_with_logits = Operator(
     shape=_divergence_with_logits_shape,
     cpu=_divergence_with_logits_cpu,
     axis=lambda options: options[1],
+    cuda=(_divergence_with_logits_fused, _divergence_with_logits_cuda),
 )
 
 
@@ -1059,7 +1082,7 @@ def _token_backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, 
             parts = [y for y, g in zip(found, upstream, strict=True) if g is not None]
             (slope,) = torch.autograd.grad(parts, leaf, given, create_graph=again)
         return slope, *rest
-    like = torch.zeros(without(x.shape, axis, "input"), dtype=result_type(x))
+    like = x.new_zeros(without(x.shape, axis, "input"), dtype=result_type(x))
     pair = [like if g is None else g for g in upstream[:2]]
     return torch.ops.crossent.token_log_prob_backward.default(
         x, target, mask, *pair, *ctx.options
