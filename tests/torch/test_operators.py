@@ -52,7 +52,9 @@ def test_opcheck(name, dtype, called):
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (5, 4, 3)], ids=str)
-def test_opcheck_of_other_layouts(shape, called):
+@pytest.mark.parametrize("large", [0, 1 << 22], ids=["large", ""])
+def test_opcheck_of_other_layouts(shape, large, called, monkeypatch):
+    monkeypatch.setattr(_ops, "LARGE", large)
     x = torch.randn(*reversed(shape)).permute(*reversed(range(len(shape)))).requires_grad_()
     ct.cross_entropy(x, torch.zeros(5, *shape[2:], dtype=torch.int64), reduction="none")
     wide = torch.randn(5, 1, requires_grad=True).expand(5, 4)

@@ -24,6 +24,9 @@ def wide(x: Tensor) -> Tensor:
 def warp(x: Tensor, mask: Tensor | None, temperature: float, softcap: float | None) -> Tensor:
     """Logits with a softcap, a temperature and a mask."""
     x = wide(x)
+    if mask is not None:
+        # Here too, for a NaN in what is not there.
+        x = x.masked_fill(~mask, 0.0)
     if softcap is not None:
         x = softcap * torch.tanh(x / softcap)
     if temperature != 1.0:
@@ -38,7 +41,6 @@ class Rows(NamedTuple):
     gap: Tensor
     maximum: Tensor
     log: Tensor
-    at: Tensor
 
     def logsumexp(self) -> Tensor:
         return self.maximum + self.log
@@ -55,9 +57,10 @@ def rows_of(z: Tensor, axis: int) -> Rows:
     here = torch.zeros_like(z, dtype=torch.bool).scatter(axis, at, True)
     gap = (maximum - z).masked_fill(here, 0.0)
     rest = torch.exp(-gap).masked_fill(here, 0.0).sum(axis, keepdim=True)
-    # Nothing above -inf; the sum is NaN already where there are two classes or more.
-    rest = rest.masked_fill(maximum == -inf, nan)
-    return Rows(gap, maximum, torch.log1p(rest), at)
+    # Nothing above -inf, or no number. The sum knows where there are two classes or more.
+    none = (maximum == -inf) | torch.isnan(maximum)
+    rest = torch.where(none, maximum.masked_fill(~none, 0.0) * nan, rest)
+    return Rows(gap, maximum, torch.log1p(rest))
 
 
 def product(weight: Tensor, x: Tensor) -> Tensor:
@@ -91,7 +94,9 @@ def reduce(
         return total / losses.numel() if losses.numel() else total + empty
     divisor = counted.sum()
     none = divisor == 0
-    return (total / divisor.masked_fill(none, 1.0)).masked_fill(none, empty)
+    # What smoothing or z-loss has of rows without weight is divided by 0; it has no gradient.
+    edge = (total.detach() / divisor).masked_fill(total == 0, empty)
+    return torch.where(none, edge, total / divisor.masked_fill(none, 1.0))
 
 
 def left_out(x: Tensor, sample_weight: Tensor | None, axis: int | None) -> Tensor:
@@ -147,13 +152,13 @@ def cross_entropy(
         if w is not None:
             hard = w.expand_as(z).gather(axis, y)
         hard = hard.masked_fill(live & ~valid, nan).masked_fill(~live, 0.0)
-        loss = product(hard, loss)
+        loss = product(hard * (1 - label_smoothing), loss)
         if label_smoothing != 0.0:
             spread = torch.ones_like(z) if w is None else w.expand_as(z)
             spread = (spread * (label_smoothing / classes)).masked_fill(~live, 0.0)
             even = product(spread, rows.gap + rows.log).sum(axis, keepdim=True)
-            loss = (1 - label_smoothing) * loss + even
-        losses, counted = loss.squeeze(axis), hard.squeeze(axis)
+            loss = loss + even
+        losses, counted = loss.masked_fill(~live, 0.0).squeeze(axis), hard.squeeze(axis)
     if z_loss != 0.0:
         extra = z_loss * rows.logsumexp().square()
         extra = extra if soft else extra.masked_fill(~live, 0.0)
@@ -211,20 +216,20 @@ def pointwise(
     x = wide(left_out(input, sample_weight, -1 if kind == "multilabel" else None))
     t = target.to(x.dtype)
     if kind == "probabilities":
-        # Torch's, for its clamps; by parts, because it refuses targets outside of [0, 1].
+        # Torch's, for its clamps; by parts, because it refuses targets outside of [0, 1], and NaN.
         # With autocast it would be refused, which is for input of 16 bits.
+        none = torch.isnan(x)
+        known = x.masked_fill(none, 0.5)
         with torch.autocast(x.device.type, enabled=False):
-            one = TF.binary_cross_entropy(x, torch.ones_like(x), reduction="none")
-            zero = TF.binary_cross_entropy(x, torch.zeros_like(x), reduction="none")
-        losses = t * one + (1 - t) * zero
+            one = TF.binary_cross_entropy(known, torch.ones_like(x), reduction="none")
+            zero = TF.binary_cross_entropy(known, torch.zeros_like(x), reduction="none")
+        losses = torch.where(none, x.masked_fill(~none, 0.0) * nan, t * one + (1 - t) * zero)
     elif kind == "soft margin":
         losses = -TF.logsigmoid(t * x)
     elif kind == "kl":
-        if first:
-            p = torch.exp(t)
-            losses = product(p, t - x)
-        else:
-            losses = torch.special.xlogy(t, t) - product(t, x)
+        p = torch.exp(t) if first else t
+        x = x.masked_fill(p == 0, 0.0)
+        losses = product(p, t - x) if first else torch.special.xlogy(t, t) - t * x
     elif kind == "focal":
         wrong = t * torch.sigmoid(-x) + (1 - t) * torch.sigmoid(x)
         losses = product(wrong**second, _binary(x, t, None))
@@ -267,13 +272,11 @@ def entropy_with_logits(
 
 
 def _excess(u: Tensor) -> Tensor:
-    """exp(u) - 1 - u, by its series where that cancels."""
-    near = u.abs() < 0.5
-    v = u.masked_fill(~near, 0.0)
-    series = torch.ones_like(v)
+    """exp(u) - 1 - u of small u, by its series."""
+    series = torch.ones_like(u)
     for n in range(14, 2, -1):
-        series = 1 + series * v / n
-    return torch.where(near, 0.5 * v * v * series, torch.expm1(u) - u)
+        series = 1 + series * u / n
+    return 0.5 * u * u * series
 
 
 def divergence(p: Tensor, q: Tensor, kind: str, axis: int, base: float | None) -> Tensor:
@@ -283,18 +286,22 @@ def divergence(p: Tensor, q: Tensor, kind: str, axis: int, base: float | None) -
     if kind == "kl":
         terms = _relative(p, q)
     else:
-        m = (p + q) / 2
+        m = ((p + q) / 2).masked_fill((p == 0) & (q == 0), 0.0)
         terms = (_relative(p, m) + _relative(q, m)) / 2
     return (terms.sum(axis) * _unit(base)).to(result)
 
 
 def _relative(p: Tensor, q: Tensor) -> Tensor:
-    """p log(p / q) - p + q, of which no term is negative."""
+    """p log(p / q) - p + q, which is never negative; where they are near, nothing cancels."""
     none = p == 0
-    u = torch.log(q / p.masked_fill(none, 1.0)).masked_fill(none, 0.0)
-    near = (q - p).abs() < 0.25 * p
-    u = torch.where(near, torch.log1p((q - p) / p.masked_fill(~near, 1.0)), u)
-    return torch.where(none, q, p * _excess(u))
+    nothing = none & (q == 0)
+    share = p.masked_fill(nothing, 1.0)
+    apart = -torch.special.entr(share) - share * torch.log(q.masked_fill(none, 1.0))
+    apart = apart - p.masked_fill(nothing, 0.0) + q
+    near = ((q - p).abs() < 0.25 * p) & ~none
+    r = p.masked_fill(~near, 1.0)
+    close = r * _excess(torch.log1p((q - p).masked_fill(~near, 0.0) / r))
+    return torch.where(near, close, apart)
 
 
 def divergence_with_logits(
@@ -326,7 +333,10 @@ def _between(a: Tensor, b: Tensor) -> Tensor:
     """exp(a) (exp(u) - 1 - u) with u = b - a."""
     none = a == -inf
     u = (b - a).masked_fill(none, 0.0)
-    return torch.where(none, torch.exp(b), torch.exp(a.masked_fill(none, 0.0)) * _excess(u))
+    share = torch.exp(a)
+    near = u.abs() < 0.5
+    close = share * _excess(u.masked_fill(~near, 0.0))
+    return torch.where(near & ~none, close, torch.exp(b) - share - product(share, u))
 
 
 def softmax(
@@ -337,11 +347,14 @@ def softmax(
     temperature: float,
     softcap: float | None,
 ) -> Tensor:
-    rows = rows_of(warp(input, mask, temperature, softcap), axis)
+    z = warp(input, mask, temperature, softcap)
+    rows = rows_of(z, axis)
     if kind == "logsumexp":
-        # A sum of nothing; of infinities, the largest.
-        edge = torch.isinf(rows.maximum)
-        return torch.where(edge, rows.maximum, rows.logsumexp()).squeeze(axis)
+        # A sum of nothing is a constant; one of infinities has the derivative of the largest.
+        top = rows.maximum.masked_fill(rows.maximum == -inf, -inf)
+        edge = torch.isinf(top)
+        finite = rows_of(z.masked_fill(edge, 0.0), axis).logsumexp()
+        return torch.where(edge, top, finite).squeeze(axis)
     out = rows.log_softmax()
     return (torch.exp(out) if kind == "softmax" else out).to(input.dtype)
 
