@@ -29,16 +29,18 @@ from torch import Tensor
 
 # Elements of a block, without and with a gradient: programs are small and many, so that some load
 # while others compute.
-LOSS_BLOCK = 4096
+LOSS_BLOCK = 2048
 GRAD_BLOCK = 4096
 # Elements of a tile of short rows, of a thread, and of a program of elementwise work. Kernels that
 # keep more numbers for each element, or wider ones, have half.
 TILE = 1024
 THREAD = 32
 CHUNK = 1024
-# Of cross_entropy's sweeps: blocks in flight, and whether the caches are told what is read again.
+# Of cross_entropy's sweeps: blocks in flight, whether the caches are told what is read again, and a
+# limit of the registers of a thread.
 STAGES = 1
 HINTS = True
+REGISTERS: int | None = None
 # Elements that the one program of a sum reads at a time.
 SUM_BLOCK = 4096
 
@@ -261,7 +263,7 @@ def _reduced(x, offset, small):
     """x less the offset, but within reach. Offsets other than 0 are rare."""
     y = x
     if _any(offset != 0.0):
-        y = x - offset[:, None]
+        y = tl.where(x == _INFINITY, x, x - offset[:, None])
     return tl.maximum(y, _reach(small)[:, None], propagate_nan=tl.PropagateNan.ALL)
 
 
@@ -282,8 +284,7 @@ def _absorb(x, m, rest, ties, gaps, HALF: tl.constexpr, GAPS: tl.constexpr):
     if GAPS:
         far = tl.sum(e * (small[:, None] - y), axis=1)
     if _any(top == new):
-        # Padding, at -inf, is no maximum to keep.
-        at = x >= new[:, None]
+        at = y >= small[:, None]
         zero = tl.zeros_like(e)
         below = tl.sum(tl.where(at, zero, e), axis=1)
         if GAPS:
@@ -311,7 +312,7 @@ def _exp_again(x, m, own, HALF: tl.constexpr):
     """The exponentials of a block of a row that is summarised, and how far below the maximum."""
     offset, small, k = _unit(m)
     y = _reduced(x, offset, small)
-    at = x == m[:, None]
+    at = y >= small[:, None]
     e = tl.where(at, own.to(x.dtype)[:, None], _exp(y, k[:, None], HALF))
     return e, tl.where(at, tl.zeros_like(x), small[:, None] - y)
 
@@ -489,7 +490,7 @@ def _cross_entropy_kernel(
     spread = tl.zeros([ROWS], tl.float64)
     for TAIL in tl.static_range(0 if ROWS == 1 else 1, 2):
         first, last = (whole, limit) if TAIL else (0, whole)
-        for start in tl.range(first, last, BLOCK, num_stages=STAGES):
+        for start in tl.range(first, last, BLOCK, num_stages=1 if TAIL else STAGES):
             cols = start + tl.arange(0, BLOCK)
             inside = _inside(live, cols, classes, TAIL, ROWS, BLOCK)
             x = _load(row, cols, inside, T, GRAD and HINTS)
@@ -567,7 +568,7 @@ def _cross_entropy_kernel(
         out = grad + rows * grad_stride
         for TAIL in tl.static_range(0 if ROWS == 1 else 1, 2):
             first, last = (whole, classes) if TAIL else (0, whole)
-            for start in tl.range(first, last, BLOCK, num_stages=STAGES):
+            for start in tl.range(first, last, BLOCK, num_stages=1 if TAIL else STAGES):
                 cols = start + tl.arange(0, BLOCK)
                 inside = _inside(there, cols, classes, TAIL, ROWS, BLOCK)
                 read = _inside(live, cols, classes, TAIL, ROWS, BLOCK)
@@ -927,7 +928,7 @@ def cross_entropy(
             classes, ignore_index, T=_compute_type(logits.dtype), HALF=half,
             SOFT=soft, WEIGHT=weight is not None, SMOOTH=label_smoothing > 0.0, Z=z_loss != 0.0,
             CAP=softcap is not None, WARM=temperature != 1.0, MEAN=mean, GRAD=slope is not None,
-            STAGES=STAGES, HINTS=HINTS, **tile,
+            STAGES=STAGES, HINTS=HINTS, maxnreg=REGISTERS, **tile,
         )  # fmt: skip
     if reduction == "none":
         return losses, slope
