@@ -30,7 +30,7 @@ from torch import Tensor
 # Elements of a block, without and with a gradient: programs are small and many, so that some load
 # while others compute.
 LOSS_BLOCK = 2048
-GRAD_BLOCK = 4096
+GRAD_BLOCK = 2048
 # Elements of a tile of short rows, of a thread, and of a program of elementwise work. Kernels that
 # keep more numbers for each element, or wider ones, have half.
 TILE = 1024
@@ -38,7 +38,7 @@ THREAD = 32
 CHUNK = 1024
 # Of cross_entropy's sweeps: blocks in flight, whether the caches are told what is read again, and a
 # limit of the registers of a thread.
-STAGES = 1
+STAGES = 3
 HINTS = True
 REGISTERS: int | None = None
 # Elements that the one program of a sum reads at a time.
