@@ -3,7 +3,8 @@
 Times are medians of interleaved runs between events of the GPU. The rate counts the bytes that must
 move, every input read once and every output written once, over the time; its share is of what a
 large copy reaches. Peak memory is what a call allocates beside its inputs. Answers are checked
-against float64 before anything is timed.
+against float64 before anything is timed. What writes its gradient over the logits has them restored
+before each run, which is not timed: gradients of gradients are nearly equal, and no logits.
 
 The module is loaded from its file: neither the package nor its extension need be installed.
 """
@@ -13,7 +14,9 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
+import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -55,14 +58,24 @@ def liger() -> Any:
     return LigerCrossEntropyFunction
 
 
-def race(calls: dict[str, Call], repeats: int) -> dict[str, tuple[float, int] | str]:
-    """The median time in ms and the peak memory of each call, or why there is none."""
+def nothing() -> None:
+    pass
+
+
+def race(
+    calls: dict[str, Call], repeats: int, restore: dict[str, Call] | None = None
+) -> dict[str, tuple[float, int] | str]:
+    """The median time in ms and the peak memory of each call, or why there is none. Before each run
+    of a call comes what `restore` has for it."""
+    before_run = {name: (restore or {}).get(name, nothing) for name in calls}
     found: dict[str, tuple[float, int] | str] = {}
     peaks: dict[str, int] = {}
     for name, call in calls.items():
         try:
             for _ in range(WARM_UP):
+                before_run[name]()
                 call()
+            before_run[name]()
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
@@ -79,6 +92,7 @@ def race(calls: dict[str, Call], repeats: int) -> dict[str, tuple[float, int] | 
     for _ in range(repeats):
         for name, pairs in times.items():
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            before_run[name]()
             start.record()
             calls[name]()
             end.record()
@@ -170,7 +184,8 @@ def cross_entropy(
         # It writes its gradient over its input as well.
         leaf = own.detach().requires_grad_()
         calls["Liger, in place"] = lambda: torch.autograd.grad(peer.apply(leaf, y, None)[0], leaf)
-    show("loss and gradient", shape, kind, 2 * bytes_needed, copy, race(calls, repeats))
+    restore = {name: lambda: own.copy_(x) for name in calls if name.endswith("in place")}
+    show("loss and gradient", shape, kind, 2 * bytes_needed, copy, race(calls, repeats, restore))
 
 
 def entropy(a: torch.Tensor) -> torch.Tensor:
@@ -233,37 +248,100 @@ def others(kernels: Any, shape: tuple[int, int], kind: str, copy: float, repeats
         show(what, shape, kind, needed, copy, results)
 
 
+# Sizes of tuning, and the settings that are tried: block, elements a thread, blocks in flight,
+# hints to the caches, a limit of registers. Losses have LOSS_BLOCK, gradients GRAD_BLOCK.
+TUNED = ((4096, 32000, "bfloat16"), (16384, 128256, "bfloat16"), (16384, 262144, "bfloat16"),
+         (4096, 128256, "float32"))  # fmt: skip
+Setting = tuple[int, int, int, bool, "int | None"]
+SETTINGS: list[Setting] = [
+    *((block, thread, stages, True, None)
+      for block in (2048, 4096, 8192) for thread in (8, 16, 32, 64) for stages in (1, 2, 3)),
+    *((block, thread, 1, False, None)
+      for block in (2048, 4096, 8192) for thread in (16, 32)),
+    *((block, 32, stages, True, limit)
+      for block in (2048, 4096) for stages in (1, 2) for limit in (96, 80)),
+]  # fmt: skip
+# Of these, what is timed at the other sizes.
+FINALISTS = 12
+
+
+WAYS = ("loss", "fresh", "in place")
+
+
+def use(kernels: Any, setting: Setting) -> None:
+    block, kernels.THREAD, kernels.STAGES, kernels.HINTS, kernels.REGISTERS = setting
+    kernels.LOSS_BLOCK = kernels.GRAD_BLOCK = block
+
+
+def warm(kernels: Any, part: int, parts: int) -> None:
+    """Compiles a part of what tuning needs, for Triton's cache on disk."""
+    y = torch.zeros(16, dtype=torch.int64, device=DEVICE)
+    x = torch.zeros((16, 32000), dtype=torch.bfloat16, device=DEVICE)
+    for setting in SETTINGS[part::parts]:
+        use(kernels, setting)
+        for grad in (False, True):
+            try:
+                kernels.cross_entropy(x, y, grad=grad)
+            except Exception as error:  # what does not compile is not timed
+                print(f"{setting}: {error}", file=sys.stderr)
+
+
 def tune(kernels: Any, copy: float, repeats: int, late: Callable[[], bool]) -> None:
-    """Times of other blocks, and of other numbers of elements a thread."""
-    print(
-        "\n| | tokens × classes | block | a thread | ms | of the copy |\n|---|---|---|---|---|---|"
-    )
-    for classes in CLASSES[:2]:
-        x = torch.empty(4096, classes, dtype=torch.bfloat16, device=DEVICE).normal_(0, 3)
-        y = torch.randint(0, classes, (4096,), device=DEVICE)
-        for grad, blocks in ((False, (2048, 4096, 8192)), (True, (4096, 8192, 16384, 32768))):
-            needed = x.nbytes * (2 if grad else 1)
-            for block in blocks:
-                for thread in (16, 32):
-                    if late():
-                        return
-                    kernels.LOSS_BLOCK = kernels.GRAD_BLOCK = block
-                    kernels.THREAD = thread
-                    call = functools.partial(kernels.cross_entropy, x, y, grad=grad)
-                    result = race({"": call}, repeats)[""]
-                    if isinstance(result, str):
-                        continue
-                    ms, share = result[0], needed / (result[0] * 1e-3) / copy
-                    what = "loss and gradient" if grad else "loss"
-                    size = f"4096 × {classes} | {block} | {thread}"
-                    print(f"| {what} | {size} | {ms:.3f} | {share:.2f} |", flush=True)
+    """Times of other settings, the best first. All are tried at the first size; the best of them,
+    for each way to write, at the others."""
+    parts = max(1, (os.cpu_count() or 2) - 2)
+    workers = [
+        subprocess.Popen([sys.executable, __file__, "--warm", str(part), str(parts)])
+        for part in range(parts)
+    ]
+    for worker in workers:
+        worker.wait()
+    print("\n| | tokens × classes | type | block | a thread | stages | hints | registers | ms | "
+          "of the copy |\n|---|---|---|---|---|---|---|---|---|---|")  # fmt: skip
+    rest = (kernels.THREAD, kernels.STAGES, kernels.HINTS, kernels.REGISTERS)
+    default: dict[str, Setting] = {
+        way: (kernels.LOSS_BLOCK if way == "loss" else kernels.GRAD_BLOCK, *rest) for way in WAYS
+    }
+    left: dict[str, list[Setting]] = dict.fromkeys(WAYS, SETTINGS)
+    for n, classes, kind in TUNED:
+        x = torch.empty((n, classes), dtype=TYPES[kind], device=DEVICE).normal_(0, 3)
+        own = torch.empty_like(x)
+        y = torch.randint(0, classes, (n,), device=DEVICE)
+        calls: dict[str, Call] = {
+            "loss": functools.partial(kernels.cross_entropy, x, y),
+            "fresh": functools.partial(kernels.cross_entropy, x, y, grad=True),
+            "in place": functools.partial(kernels.cross_entropy, own, y, inplace_grad=True),
+        }
+        for way in WAYS:
+            times: list[tuple[float, Setting]] = []
+            for setting in dict.fromkeys((default[way], *left[way])):
+                if late():
+                    break
+                use(kernels, setting)
+                before = functools.partial(own.copy_, x) if way == "in place" else nothing
+                result = race({way: calls[way]}, repeats, {way: before})[way]
+                if not isinstance(result, str):
+                    times.append((result[0], setting))
+            times.sort(key=lambda t: t[0])
+            needed = x.nbytes * (1 if way == "loss" else 2)
+            for ms, setting in times:
+                fields = " | ".join(str(v) for v in setting)
+                mark = " (default)" if setting == default[way] else ""
+                share = needed / (ms * 1e-3) / copy
+                print(f"| {way}{mark} | {n} × {classes} | {kind} | {fields} | {ms:.3f} | "
+                      f"{share:.2f} |", flush=True)  # fmt: skip
+            if len(left[way]) > FINALISTS:
+                left[way] = [setting for _, setting in times[:FINALISTS]]
+        del x, own, calls
+        torch.cuda.empty_cache()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few sizes, few runs")
     parser.add_argument("--seconds", type=float, default=240.0, help="start nothing after these")
-    parser.add_argument("--tune", action="store_true", help="compare sizes of blocks instead")
+    parser.add_argument("--tune", action="store_true", help="compare settings instead")
+    parser.add_argument("--warm", type=int, nargs=2, help="compile a part of --tune, and no more")
     options = parser.parse_args()
     seconds: float = options.seconds
     if not torch.cuda.is_available():
@@ -274,6 +352,9 @@ def main() -> None:
         return time.monotonic() - begun > seconds
 
     kernels = load()
+    if options.warm:
+        warm(kernels, *options.warm)
+        return
     repeats = QUICK_REPEATS if options.quick else REPEATS
     copy = copy_rate(repeats)
     print(

@@ -1,7 +1,9 @@
 """The Triton kernels against 60-digit and long double references.
 
 Without a GPU they run in Triton's interpreter. The module is loaded from its file, so that neither
-the package nor its extension need be installed: on a machine with a GPU, a checkout suffices.
+the package nor its extension need be installed. On a machine with a GPU this file, reference.py of
+the folder above and python/crossent/torch/_triton.py suffice, each at its place in a checkout, with
+the packages numpy, pytest, torch, triton, ml_dtypes and mpmath.
 """
 
 import importlib.util
@@ -60,6 +62,12 @@ GRAD_BAR = {
     "float64": 8.0,
 }
 SIZES = [1, 2, 3, 7, 127, 128, 129, 1000, 4097]
+
+
+@pytest.fixture
+def rng(request):
+    """Random numbers that depend on the test's name alone."""
+    return np.random.default_rng(list(request.node.name.encode()))
 
 
 @pytest.fixture
@@ -302,6 +310,52 @@ def test_rows_that_are_not_numbers():
     loss, grad = K.cross_entropy(torch.zeros(2, 600, device=DEVICE), bad, grad=True)
     assert torch.isnan(loss)
     assert torch.isnan(grad).all()
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@pytest.mark.usefixtures("blocks")
+def test_16_bit_rows_that_are_not_numbers(name, rng):
+    inf, nan = torch.inf, torch.nan
+    x = logits_of(rng, (8, 600), TYPES[name], 1.0)
+    x[0, 300] = nan
+    x[1, [4, 500]] = inf
+    x[2:4, 4] = inf
+    x[4, ::3] = -inf
+    x[5] *= 20000.0  # maxima that are subtracted
+    x[6, :300] = 7.0  # ties, in a whole block and a part of one
+    x[6, 300:] = -inf
+    x[7] = nan
+    target = torch.tensor([0, 4, 4, 5, 7, int(x[5].argmax()), 4, -100], device=DEVICE)
+    loss, grad = K.cross_entropy(x, target, reduction="none", grad=True)
+    assert torch.isnan(loss[:2]).all()
+    assert torch.isnan(grad[:2]).all()
+    assert loss[2:4].tolist() == [0.0, inf]
+    assert (grad[2] == 0).all()
+    assert (grad[3, 4], grad[3, 5], grad[3].abs().sum()) == (1.0, -1.0, 2.0)
+    assert loss[7] == 0
+    assert (grad[7] == 0).all()
+    assert (grad[4, ::3] == 0).all()
+    rows = torch.tensor([4, 5, 6], device=DEVICE)
+    want = want_cross_entropy(x[rows], target[rows], reduction="none")
+    check((loss[rows], grad[rows]), want, name)
+    ones = torch.ones(8, device=DEVICE)
+    *_, grad = K.token_log_prob(x, target.clamp(min=0), grad_output=(0 * ones, ones))
+    assert torch.isnan(grad[[0, 1, 7]]).all()
+    assert torch.isfinite(grad[4:7]).all()
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float32"])
+@pytest.mark.parametrize("stages", [2, 3])
+@pytest.mark.usefixtures("blocks")
+def test_settings_do_not_matter(name, stages, rng, monkeypatch):
+    x = logits_of(rng, (5, 900), TYPES[name])
+    target = torch.from_numpy(rng.integers(0, 900, 5)).to(DEVICE)
+    first = K.cross_entropy(x, target, grad=True)
+    monkeypatch.setattr(K, "STAGES", stages)
+    monkeypatch.setattr(K, "HINTS", False)
+    again = K.cross_entropy(x, target, grad=True)
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "float32"])

@@ -27,16 +27,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Elements of a block, without and with a gradient. Without, programs are small and many, so that
-# some load while others compute. With, they are few, so that rows stay in the second-level cache
-# from the first sweep to the second.
-LOSS_BLOCK = 4096
-GRAD_BLOCK = 16384
+# Elements of a block, without and with a gradient: programs are small and many, so that some load
+# while others compute.
+LOSS_BLOCK = 2048
+GRAD_BLOCK = 2048
 # Elements of a tile of short rows, of a thread, and of a program of elementwise work. Kernels that
 # keep more numbers for each element, or wider ones, have half.
 TILE = 1024
 THREAD = 32
 CHUNK = 1024
+# Of cross_entropy's sweeps: blocks in flight, whether the caches are told what is read again, and a
+# limit of the registers of a thread.
+STAGES = 3
+HINTS = True
+REGISTERS: int | None = None
 # Elements that the one program of a sum reads at a time.
 SUM_BLOCK = 4096
 
@@ -65,6 +69,7 @@ _ROOM_32 = tl.constexpr(64)
 _ROOM_64 = tl.constexpr(500)
 _UNROOM_32 = tl.constexpr(2.0**-64)
 _UNROOM_64 = tl.constexpr(2.0**-500)
+_RAISE_32 = tl.constexpr(2.0**64)
 _REACH_32 = tl.constexpr(128.0)
 _REACH_64 = tl.constexpr(1000.0)
 
@@ -115,20 +120,22 @@ def _reach(v):
 @triton.jit
 def _exp(y, k, HALF: tl.constexpr):
     """exp(y) 2^(room - k). Each y is reduced on its own, and the integer k subtracted from an
-    exponent: y less a maximum would be rounded, which costs up to half of it in ulp. With HALF, y
-    is a 16-bit float, and the hardware's exp2, of about 2 ulp, stands for the polynomial."""
+    exponent: y less a maximum would be rounded, which costs up to half of it in ulp. What rounds to
+    an integer also adds the room, k and the bias, so that its low bits are the exponent's. With
+    HALF, y is a 16-bit float, and the hardware's exp2, of about 2 ulp, stands for the polynomial.
+    """
     if y.dtype == tl.float64:
-        big = y * _LOG2E + _ROUND_64
-        n = big - _ROUND_64
+        round = _ROUND_64 + (_ROOM_64 + 1023 - k)
+        big = y * _LOG2E + round
+        n = big - round
         r = (y - n * _LN2_HIGH_64) - n * _LN2_LOW_64
-        bias = (_ROOM_64 + 1023 - k.to(tl.int64)) << 52
-        scale = ((big.to(tl.int64, bitcast=True) << 52) + bias).to(tl.float64, bitcast=True)
+        scale = (big.to(tl.int64, bitcast=True) << 52).to(tl.float64, bitcast=True)
         out = tl.exp(r) * scale
     else:
-        big = y * _LOG2E + _ROUND_32
-        n = big - _ROUND_32
-        bias = (_ROOM_32 + 127 - k.to(tl.int32)) << 23
-        scale = ((big.to(tl.int32, bitcast=True) << 23) + bias).to(tl.float32, bitcast=True)
+        round = _ROUND_32 + (_ROOM_32 + 127 - k)
+        big = y * _LOG2E + round
+        n = big - round
+        scale = (big.to(tl.int32, bitcast=True) << 23).to(tl.float32, bitcast=True)
         if HALF:
             out = tl.exp2((y * _LOG2E_HIGH - n) + y * _LOG2E_LOW) * scale
         else:
@@ -246,27 +253,46 @@ def _lift(m, new, rest, ties, gaps):
 
 
 @triton.jit
+def _any(condition):
+    """Whether it holds of a row, as one value for the whole program."""
+    return tl.max(condition.to(tl.int32), axis=0) > 0
+
+
+@triton.jit
+def _reduced(x, offset, small):
+    """x less the offset, but within reach. Offsets other than 0 are rare."""
+    y = x
+    if _any(offset != 0.0):
+        y = tl.where(x == _INFINITY, x, x - offset[:, None])
+    return tl.maximum(y, _reach(small)[:, None], propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def _absorb(x, m, rest, ties, gaps, HALF: tl.constexpr, GAPS: tl.constexpr):
     """The summary of rows and of one more block of their classes: the maximum, the sum of the
     exponentials below it (in its unit), how many classes are at it, and with GAPS the sum of
-    exp(x) (m - x)."""
+    exp(x) (m - x). Only in blocks that have the maximum are elements compared with it."""
     top = tl.max(x, axis=1)
     # Not tl.maximum: it depends on the backend what becomes of a NaN.
     new = tl.where(top > m, top, m)
-    if tl.max((top > m).to(tl.int32), axis=0) > 0:
+    if _any(top > m):
         rest, ties, gaps = _lift(m, new, rest, ties, gaps)
     offset, small, k = _unit(new)
-    y = tl.maximum(x - offset[:, None], _reach(small)[:, None], propagate_nan=tl.PropagateNan.ALL)
+    y = _reduced(x, offset, small)
     e = _exp(y, k[:, None], HALF)
-    at = x == new[:, None]
-    zero = tl.zeros_like(e)
-    rest += tl.sum(tl.where(at, zero, e), axis=1).to(tl.float64)
+    below = tl.sum(e, axis=1)
     if GAPS:
-        gap = small[:, None] - y
-        gaps += tl.sum(tl.where(at, zero, e * gap), axis=1).to(tl.float64)
-    if tl.max((top == new).to(tl.int32), axis=0) > 0:
-        # Not `at`, which would have to be kept for this. Padding, at -inf, is no maximum to keep.
-        ties += tl.sum((x >= new[:, None]).to(tl.int32), axis=1).to(tl.float64)
+        far = tl.sum(e * (small[:, None] - y), axis=1)
+    if _any(top == new):
+        at = y >= small[:, None]
+        zero = tl.zeros_like(e)
+        below = tl.sum(tl.where(at, zero, e), axis=1)
+        if GAPS:
+            far = tl.sum(tl.where(at, zero, e * (small[:, None] - y)), axis=1)
+        ties += tl.sum(at.to(tl.int32), axis=1).to(tl.float64)
+    rest += below.to(tl.float64)
+    if GAPS:
+        gaps += far.to(tl.float64)
     return new, rest, ties, gaps
 
 
@@ -285,10 +311,35 @@ def _odds(m, rest, ties):
 def _exp_again(x, m, own, HALF: tl.constexpr):
     """The exponentials of a block of a row that is summarised, and how far below the maximum."""
     offset, small, k = _unit(m)
-    y = tl.maximum(x - offset[:, None], _reach(small)[:, None], propagate_nan=tl.PropagateNan.ALL)
-    at = x == m[:, None]
+    y = _reduced(x, offset, small)
+    at = y >= small[:, None]
     e = tl.where(at, own.to(x.dtype)[:, None], _exp(y, k[:, None], HALF))
     return e, tl.where(at, tl.zeros_like(x), small[:, None] - y)
+
+
+@triton.jit
+def _slope_unit(own, HALF: tl.constexpr):
+    """The maximum's exponential among those of _exp_slope."""
+    if HALF:
+        own = tl.full(own.shape, _RAISE_32, tl.float64)
+    return own
+
+
+@triton.jit
+def _exp_slope(x, m, own, HALF: tl.constexpr):
+    """As _exp_again, for gradients: those of 16-bit logits are rounded to 16 bits, and so one
+    product and the hardware's exp2 suffice, which costs up to 2^-17 of the result."""
+    if HALF:
+        y = x - m[:, None]
+        e = tl.exp2(y * _LOG2E + _ROOM_32)
+        if _any(m == _INFINITY):
+            at = x == m[:, None]
+            y = tl.where(at, 0.0, y)
+            e = tl.where(at, _RAISE_32, e)
+        far = -tl.maximum(y, -_REACH_32)
+    else:
+        e, far = _exp_again(x, m, own, False)
+    return e, far
 
 
 @triton.jit
@@ -303,16 +354,40 @@ def _load(row, cols, inside, T: tl.constexpr, KEEP: tl.constexpr):
 
 
 @triton.jit
-def _load_last(row, cols, inside, T: tl.constexpr):
+def _load_last(row, cols, inside, T: tl.constexpr, HINTS: tl.constexpr):
     """A block of logits that nobody reads again."""
     at = row[:, None] + cols[None, :]
-    return tl.load(at, mask=inside, other=float("-inf"), eviction_policy="evict_first").to(T)
+    if HINTS:
+        x = tl.load(at, mask=inside, other=float("-inf"), eviction_policy="evict_first")
+    else:
+        x = tl.load(at, mask=inside, other=float("-inf"))
+    return x.to(T)
 
 
 @triton.jit
-def _store(row, cols, inside, values):
+def _store(row, cols, inside, values, HINTS: tl.constexpr):
     at = row[:, None] + cols[None, :]
-    tl.store(at, values, mask=inside, eviction_policy="evict_first")
+    if HINTS:
+        tl.store(at, values, mask=inside, eviction_policy="evict_first")
+    else:
+        tl.store(at, values, mask=inside)
+
+
+@triton.jit
+def _inside(there, cols, classes, TAIL: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """What a block has of its rows: all of it, where it is not at their end."""
+    if TAIL:
+        inside = there[:, None] & (cols < classes)[None, :]
+    else:
+        inside = tl.full([ROWS, BLOCK], True, tl.int1)
+    return inside
+
+
+@triton.jit
+def _set_target(out, y, values, live):
+    """Stores the gradient of target classes, when that of all classes has been."""
+    tl.debug_barrier()
+    tl.store(out + y, values, mask=live)
 
 
 @triton.jit
@@ -373,8 +448,8 @@ def _cross_entropy_kernel(
     logits, logits_stride, target, target_stride, weight, settings, denominator, loss, grad,
     grad_stride, n, classes, ignore, T: tl.constexpr, HALF: tl.constexpr, SOFT: tl.constexpr,
     WEIGHT: tl.constexpr, SMOOTH: tl.constexpr, Z: tl.constexpr, CAP: tl.constexpr,
-    WARM: tl.constexpr, MEAN: tl.constexpr, GRAD: tl.constexpr, ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    WARM: tl.constexpr, MEAN: tl.constexpr, GRAD: tl.constexpr, STAGES: tl.constexpr,
+    HINTS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """loss = sum_c q_c (m - x_c) + M log1p(R) + z logsumexp^2, M the sum of the masses q; and its
     gradient g (M p - q + 2 z logsumexp p). With a target class, q is its weight there, and what
@@ -404,40 +479,44 @@ def _cross_entropy_kernel(
             hard = hard * share
 
     # A tile of rows that are ignored is not even read.
-    limit = tl.where(tl.max(live.to(tl.int32), axis=0) > 0, classes, 0)
+    limit = tl.where(_any(live), classes, 0)
+    # Whole blocks of one row need no masks.
+    whole = limit // BLOCK * BLOCK if ROWS == 1 else 0
     m = tl.full([ROWS], -_INFINITY, T)
     rest = tl.zeros([ROWS], tl.float64)
     ties = tl.zeros([ROWS], tl.float64)
     gaps = tl.zeros([ROWS], tl.float64)
     mass = tl.zeros([ROWS], tl.float64)
     spread = tl.zeros([ROWS], tl.float64)
-    for start in range(0, limit, BLOCK):
-        cols = start + tl.arange(0, BLOCK)
-        inside = live[:, None] & (cols < classes)[None, :]
-        x = _load(row, cols, inside, T, GRAD)
-        if CAP:
-            capped, _ = _softcap(x, cap, cap_inverse)
-            x = tl.where(inside, capped, -_INFINITY)
-        if WARM:
-            x = x * warm
-        old = m
-        m, rest, ties, gaps = _absorb(x, m, rest, ties, gaps, HALF, False)
-        if SOFT or SMOOTH:
-            if SOFT:
-                q = tl.load(masses[:, None] + cols[None, :], mask=inside, other=0.0).to(T)
-                if SMOOTH:
-                    q = q * share.to(T) + even.to(T)
-            else:
-                q = tl.zeros_like(x) + even.to(T)
-            if WEIGHT:
-                q = q * tl.load(weight + cols, mask=cols < classes, other=0.0).to(T)[None, :]
-            q = tl.where(inside, q, tl.zeros_like(q))
-            # A mass of nothing makes no loss, however far its class.
-            far = tl.where((q == 0.0) | (x == m[:, None]), tl.zeros_like(x), m[:, None] - x)
-            moved = (m > old) & (mass != 0.0)
-            spread += tl.where(moved, mass * (m.to(tl.float64) - old.to(tl.float64)), 0.0)
-            spread += tl.sum(q * far, axis=1).to(tl.float64)
-            mass += tl.sum(q, axis=1).to(tl.float64)
+    for TAIL in tl.static_range(0 if ROWS == 1 else 1, 2):
+        first, last = (whole, limit) if TAIL else (0, whole)
+        for start in tl.range(first, last, BLOCK, num_stages=1 if TAIL else STAGES):
+            cols = start + tl.arange(0, BLOCK)
+            inside = _inside(live, cols, classes, TAIL, ROWS, BLOCK)
+            x = _load(row, cols, inside, T, GRAD and HINTS)
+            if CAP:
+                capped, _ = _softcap(x, cap, cap_inverse)
+                x = tl.where(inside, capped, -_INFINITY)
+            if WARM:
+                x = x * warm
+            old = m
+            m, rest, ties, gaps = _absorb(x, m, rest, ties, gaps, HALF, False)
+            if SOFT or SMOOTH:
+                if SOFT:
+                    q = tl.load(masses[:, None] + cols[None, :], mask=inside, other=0.0).to(T)
+                    if SMOOTH:
+                        q = q * share.to(T) + even.to(T)
+                else:
+                    q = tl.zeros_like(x) + even.to(T)
+                if WEIGHT:
+                    q = q * tl.load(weight + cols, mask=cols < classes, other=0.0).to(T)[None, :]
+                q = tl.where(inside, q, tl.zeros_like(q))
+                # A mass of nothing makes no loss, however far its class.
+                far = tl.where((q == 0.0) | (x == m[:, None]), tl.zeros_like(x), m[:, None] - x)
+                moved = (m > old) & (mass != 0.0)
+                spread += tl.where(moved, mass * (m.to(tl.float64) - old.to(tl.float64)), 0.0)
+                spread += tl.sum(q * far, axis=1).to(tl.float64)
+                mass += tl.sum(q, axis=1).to(tl.float64)
 
     odds, own = _odds(m, rest, ties)
     log = _log1p(odds)
@@ -467,8 +546,12 @@ def _cross_entropy_kernel(
         pull = all_mass
         if Z:
             pull += 2.0 * z * log_sum
-        a = (g * pull / (own * (1.0 + odds))).to(T)
+        a = (g * pull / (_slope_unit(own, HALF) * (1.0 + odds))).to(T)
         b = g.to(T)
+        # What is not read has a gradient of 0.
+        a = tl.where(live, a, tl.zeros_like(a))
+        b = tl.where(live, b, tl.zeros_like(b))
+        m = tl.where(live, m, tl.zeros_like(m))
         if not SOFT:
             at_target = -hard * other + mass * p
             if SMOOTH:
@@ -483,32 +566,35 @@ def _cross_entropy_kernel(
                 at_target = at_target * picked_slope.to(tl.float64)
             at_target = at_target.to(T)
         out = grad + rows * grad_stride
-        for start in range(0, classes, BLOCK):
-            cols = start + tl.arange(0, BLOCK)
-            inside = there[:, None] & (cols < classes)[None, :]
-            x = _load_last(row, cols, inside & live[:, None], T)
-            if CAP:
-                x, slope = _softcap(x, cap, cap_inverse)
-            if WARM:
-                x = x * warm
-            e, _ = _exp_again(x, m, own, HALF)
-            d = a[:, None] * e
-            if SOFT or SMOOTH:
-                if SOFT:
-                    q = tl.load(masses[:, None] + cols[None, :], mask=inside, other=0.0).to(T)
-                    if SMOOTH:
-                        q = q * share.to(T) + even.to(T)
-                else:
-                    q = tl.zeros_like(x) + even.to(T)
-                if WEIGHT:
-                    q = q * tl.load(weight + cols, mask=cols < classes, other=0.0).to(T)[None, :]
-                d = d - b[:, None] * q
-            if CAP:
-                d = d * slope
-            if not SOFT:
-                d = tl.where(cols[None, :] == y[:, None], at_target[:, None], d)
-            d = tl.where(live[:, None], d, tl.zeros_like(d))
-            _store(out, cols, inside, d)
+        for TAIL in tl.static_range(0 if ROWS == 1 else 1, 2):
+            first, last = (whole, classes) if TAIL else (0, whole)
+            for start in tl.range(first, last, BLOCK, num_stages=1 if TAIL else STAGES):
+                cols = start + tl.arange(0, BLOCK)
+                inside = _inside(there, cols, classes, TAIL, ROWS, BLOCK)
+                read = _inside(live, cols, classes, TAIL, ROWS, BLOCK)
+                x = _load_last(row, cols, read, T, HINTS)
+                if CAP:
+                    x, slope = _softcap(x, cap, cap_inverse)
+                if WARM:
+                    x = x * warm
+                e, _ = _exp_slope(x, m, own, HALF)
+                d = a[:, None] * e
+                if SOFT or SMOOTH:
+                    if SOFT:
+                        q = tl.load(masses[:, None] + cols[None, :], mask=inside, other=0.0).to(T)
+                        if SMOOTH:
+                            q = q * share.to(T) + even.to(T)
+                    else:
+                        q = tl.zeros_like(x) + even.to(T)
+                    if WEIGHT:
+                        w = tl.load(weight + cols, mask=cols < classes, other=0.0).to(T)
+                        q = q * w[None, :]
+                    d = d - b[:, None] * q
+                if CAP:
+                    d = d * slope
+                _store(out, cols, inside, d, HINTS)
+        if not SOFT:
+            _set_target(out, y, at_target, live)
 
 
 @triton.jit
@@ -551,25 +637,27 @@ def _token_kernel(
 
     if GRAD:
         g = tl.load(up_entropy + rows, mask=there, other=0.0).to(tl.float64)
-        a = (g / total).to(T)
+        scale = _slope_unit(own, HALF) * (1.0 + odds)
+        a = (g / scale).to(T)
         centre = mean_gap.to(T)
         if TARGET:
             other, p = _not_target(picked, gap, m, ties, odds)
             g_log_prob = hard * tl.load(up_log_prob + rows, mask=there, other=0.0).to(tl.float64)
-            b = (g_log_prob / total).to(T)
+            b = (g_log_prob / scale).to(T)
             at_target = (g_log_prob * other + g * p * (gap - mean_gap)).to(T)
         out = grad + rows * grad_stride
         for start in range(0, classes, BLOCK):
             cols = start + tl.arange(0, BLOCK)
             inside = there[:, None] & (cols < classes)[None, :]
-            x = _load_last(row, cols, inside, T)
-            e, far = _exp_again(x, m, own, HALF)
+            x = _load_last(row, cols, inside, T, True)
+            e, far = _exp_slope(x, m, own, HALF)
             # In this order, so that the room is used.
             d = a[:, None] * (e * (far - centre[:, None]))
             if TARGET:
                 d = d - b[:, None] * e
-                d = tl.where(cols[None, :] == y[:, None], at_target[:, None], d)
-            _store(out, cols, inside, d)
+            _store(out, cols, inside, d, True)
+        if TARGET:
+            _set_target(out, y, at_target, there)
 
 
 @triton.jit
@@ -642,11 +730,11 @@ def _kl_kernel(
         for start in range(0, classes, BLOCK):
             cols = start + tl.arange(0, BLOCK)
             inside = there[:, None] & (cols < classes)[None, :]
-            a = _load_last(p_row, cols, inside, T)
-            b = _load_last(q_row, cols, inside, T)
+            a = _load_last(p_row, cols, inside, T, True)
+            b = _load_last(q_row, cols, inside, T, True)
             p, _, u = _kl_parts(a, b, p_max, q_max, p_own, q_own, p_scale, q_scale, high, low, HALF)
             d = tl.where(p == 0.0, tl.zeros_like(u), p * (-u - value[:, None]))
-            _store(out, cols, inside, d)
+            _store(out, cols, inside, d, True)
 
 
 @triton.jit
@@ -840,7 +928,7 @@ def cross_entropy(
             classes, ignore_index, T=_compute_type(logits.dtype), HALF=half,
             SOFT=soft, WEIGHT=weight is not None, SMOOTH=label_smoothing > 0.0, Z=z_loss != 0.0,
             CAP=softcap is not None, WARM=temperature != 1.0, MEAN=mean, GRAD=slope is not None,
-            **tile,
+            STAGES=STAGES, HINTS=HINTS, maxnreg=REGISTERS, **tile,
         )  # fmt: skip
     if reduction == "none":
         return losses, slope
