@@ -7,6 +7,7 @@ exact to a few units in the last place and run at the speed of memory, without a
 from crossent import functional
 from crossent._core import __version__, get_num_threads, set_num_threads, simd_level
 from crossent.functional import (
+    TokenLogProb,
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     binary_entropy,
@@ -14,8 +15,10 @@ from crossent.functional import (
     entropy,
     entropy_with_logits,
     js_divergence,
+    js_divergence_with_logits,
     kl_div,
     kl_divergence,
+    kl_divergence_with_logits,
     log_softmax,
     logsigmoid,
     logsumexp,
@@ -25,6 +28,7 @@ from crossent.functional import (
     sigmoid_focal_loss,
     soft_margin_loss,
     softmax,
+    token_log_prob,
 )
 from crossent.modules import (
     BCELoss,
@@ -44,6 +48,7 @@ __all__ = [
     "MultiLabelSoftMarginLoss",
     "NLLLoss",
     "SoftMarginLoss",
+    "TokenLogProb",
     "__version__",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
@@ -54,8 +59,10 @@ __all__ = [
     "functional",
     "get_num_threads",
     "js_divergence",
+    "js_divergence_with_logits",
     "kl_div",
     "kl_divergence",
+    "kl_divergence_with_logits",
     "log_softmax",
     "logsigmoid",
     "logsumexp",
@@ -67,4 +74,5 @@ __all__ = [
     "simd_level",
     "soft_margin_loss",
     "softmax",
+    "token_log_prob",
 ]

@@ -14,8 +14,10 @@ __all__ = [
     "entropy_with_logits",
     "get_num_threads",
     "js_divergence",
+    "js_divergence_with_logits",
     "kl_div",
     "kl_divergence",
+    "kl_divergence_with_logits",
     "log_softmax",
     "logsigmoid",
     "logsumexp",
@@ -28,6 +30,7 @@ __all__ = [
     "simd_level",
     "soft_margin_loss",
     "softmax",
+    "token_log_prob",
 ]
 
 __version__: str
@@ -38,7 +41,10 @@ def cross_entropy(
     weight: ArrayLike | None,
     ignore_index: int,
     reduction: str,
+    weighing: tuple[ArrayLike | None, float | None, float],
     label_smoothing: float,
+    warp: tuple[float, float | None, ArrayLike | None],
+    z_loss: float,
     axis: int | None,
     return_grad: bool,
     grad_output: ArrayLike | None,
@@ -52,6 +58,7 @@ def nll_loss(
     weight: ArrayLike | None,
     ignore_index: int,
     reduction: str,
+    weighing: tuple[ArrayLike | None, float | None, float],
     axis: int | None,
     return_grad: bool,
     grad_output: ArrayLike | None,
@@ -62,6 +69,7 @@ def binary_cross_entropy(
     target: ArrayLike,
     weight: ArrayLike | None,
     reduction: str,
+    weighing: tuple[ArrayLike | None, float | None, float],
     return_grad: bool,
     grad_output: ArrayLike | None,
     grad_out: NDArray[Any] | None,
@@ -71,6 +79,7 @@ def binary_cross_entropy_with_logits(
     target: ArrayLike,
     weight: ArrayLike | None,
     reduction: str,
+    weighing: tuple[ArrayLike | None, float | None, float],
     pos_weight: ArrayLike | None,
     return_grad: bool,
     grad_output: ArrayLike | None,
@@ -84,6 +93,7 @@ def sigmoid_focal_loss(
     alpha: float,
     gamma: float,
     reduction: str,
+    weighing: tuple[ArrayLike | None, float | None, float],
     return_grad: bool,
     grad_output: ArrayLike | None,
     grad_out: NDArray[Any] | None,
@@ -95,6 +105,7 @@ def multilabel_soft_margin_loss(
     target: ArrayLike,
     weight: ArrayLike | None,
     reduction: str,
+    weighing: tuple[ArrayLike | None, float | None, float],
     return_grad: bool,
     grad_output: ArrayLike | None,
     grad_out: NDArray[Any] | None,
@@ -105,6 +116,7 @@ def soft_margin_loss(
     input: ArrayLike,
     target: ArrayLike,
     reduction: str,
+    weighing: tuple[ArrayLike | None, float | None, float],
     return_grad: bool,
     grad_output: ArrayLike | None,
     grad_out: NDArray[Any] | None,
@@ -115,6 +127,7 @@ def kl_div(
     input: ArrayLike,
     target: ArrayLike,
     reduction: str,
+    weighing: tuple[ArrayLike | None, float | None, float],
     log_target: bool,
     return_grad: bool,
     grad_output: ArrayLike | None,
@@ -132,9 +145,12 @@ def entropy_with_logits(
     logits: ArrayLike,
     axis: int,
     base: float | None,
+    warp: tuple[float, float | None, ArrayLike | None],
     return_grad: bool,
     grad_output: ArrayLike | None,
     grad_out: NDArray[Any] | None,
+    return_hess: bool,
+    hess_out: NDArray[Any] | None,
 ) -> Any: ...
 def binary_entropy(
     p: ArrayLike,
@@ -161,11 +177,55 @@ def js_divergence(
     grad_output: ArrayLike | None,
     grad_out: NDArray[Any] | tuple[NDArray[Any], NDArray[Any]] | None,
 ) -> Any: ...
+def kl_divergence_with_logits(
+    p_logits: ArrayLike,
+    q_logits: ArrayLike,
+    axis: int,
+    base: float | None,
+    warp: tuple[float, float | None, ArrayLike | None],
+    return_grad: bool | str,
+    grad_output: ArrayLike | None,
+    grad_out: NDArray[Any] | tuple[NDArray[Any], NDArray[Any]] | None,
+) -> Any: ...
+def js_divergence_with_logits(
+    p_logits: ArrayLike,
+    q_logits: ArrayLike,
+    axis: int,
+    base: float | None,
+    warp: tuple[float, float | None, ArrayLike | None],
+    return_grad: bool | str,
+    grad_output: ArrayLike | None,
+    grad_out: NDArray[Any] | tuple[NDArray[Any], NDArray[Any]] | None,
+) -> Any: ...
+def token_log_prob(
+    input: ArrayLike,
+    target: ArrayLike,
+    axis: int | None,
+    warp: tuple[float, float | None, ArrayLike | None],
+    return_grad: bool,
+    grad_output: tuple[ArrayLike, ArrayLike] | None,
+    grad_out: NDArray[Any] | None,
+) -> tuple[list[Any], NDArray[Any] | None]: ...
 def sigmoid(input: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]: ...
 def logsigmoid(input: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]: ...
-def softmax(input: ArrayLike, axis: int, out: NDArray[Any] | None) -> NDArray[Any]: ...
-def log_softmax(input: ArrayLike, axis: int, out: NDArray[Any] | None) -> NDArray[Any]: ...
-def logsumexp(input: ArrayLike, axis: int, keepdims: bool) -> Any: ...
+def softmax(
+    input: ArrayLike,
+    axis: int,
+    warp: tuple[float, float | None, ArrayLike | None],
+    out: NDArray[Any] | None,
+) -> NDArray[Any]: ...
+def log_softmax(
+    input: ArrayLike,
+    axis: int,
+    warp: tuple[float, float | None, ArrayLike | None],
+    out: NDArray[Any] | None,
+) -> NDArray[Any]: ...
+def logsumexp(
+    input: ArrayLike,
+    axis: int,
+    keepdims: bool,
+    warp: tuple[float, float | None, ArrayLike | None],
+) -> Any: ...
 def losses() -> list[tuple[str, str | None]]: ...
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...

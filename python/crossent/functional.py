@@ -7,13 +7,15 @@ keyword-only.
 
 from __future__ import annotations
 
-from typing import Any
+from math import nan
+from typing import Any, NamedTuple
 
 from numpy.typing import ArrayLike, NDArray
 
 from crossent import _core
 
 __all__ = [
+    "TokenLogProb",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "binary_entropy",
@@ -21,8 +23,10 @@ __all__ = [
     "entropy",
     "entropy_with_logits",
     "js_divergence",
+    "js_divergence_with_logits",
     "kl_div",
     "kl_divergence",
+    "kl_divergence_with_logits",
     "log_softmax",
     "logsigmoid",
     "logsumexp",
@@ -32,6 +36,7 @@ __all__ = [
     "sigmoid_focal_loss",
     "soft_margin_loss",
     "softmax",
+    "token_log_prob",
 ]
 
 
@@ -44,6 +49,13 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     *,
     axis: int | None = None,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    class_mask: ArrayLike | None = None,
+    z_loss: float = 0.0,
+    sample_weight: ArrayLike | None = None,
+    denominator: float | None = None,
+    empty: float = nan,
     return_grad: bool = False,
     grad_output: ArrayLike | None = None,
     grad_out: NDArray[Any] | None = None,
@@ -72,6 +84,15 @@ def cross_entropy(
             of the targets that count; for probabilities as target, by the number of rows.
         label_smoothing: $\epsilon$, in [0, 1].
         axis: The class axis; by default torch's: 1, or 0 of one-dimensional input.
+        temperature: What logits are divided by.
+        softcap: Logits become $c \tanh(x / c)$, before the division.
+        class_mask: Booleans that broadcast to the input's shape: False is a class that does not
+            exist, as a logit of -inf.
+        z_loss: Adds this much of $(\log \sum_c e^{x_c})^2$ to each loss.
+        sample_weight: A weight a loss, of the losses' shape, on top of other weights. The mean
+            divides by the sum of what was applied; weight 0 leaves a loss out, whatever its input.
+        denominator: What `'mean'` divides by instead: across batches or processes, say.
+        empty: The mean where no loss counts; the gradient is then 0.
         return_grad: Also return the gradient with respect to `input`.
         grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
@@ -90,7 +111,8 @@ def cross_entropy(
         The loss is float32 for 16-bit input, otherwise of the input's type, in nats, within 2 ulp
         (float32) or 3 (float64) of the real number; gradients have the input's type and are within
         6 or 8 ulp where $p_i$ and the target do not cancel, elsewhere within as many ulp of the
-        larger of them. The mean of no rows is NaN, with a gradient of 0.
+        larger of them. A temperature or softcap is applied in float64 first, which makes float64
+        logits others by an ulp of theirs. The mean of no rows is `empty`, with a gradient of 0.
 
     Errors:
         TypeError: `input` is not of a float type; `target` is bool; a masked array.
@@ -120,7 +142,10 @@ def cross_entropy(
         weight,
         ignore_index,
         reduction,
+        (sample_weight, denominator, empty),
         label_smoothing,
+        (temperature, softcap, class_mask),
+        z_loss,
         axis,
         return_grad,
         grad_output,
@@ -138,6 +163,9 @@ def nll_loss(
     reduction: str = "mean",
     *,
     axis: int | None = None,
+    sample_weight: ArrayLike | None = None,
+    denominator: float | None = None,
+    empty: float = nan,
     return_grad: bool = False,
     grad_output: ArrayLike | None = None,
     grad_out: NDArray[Any] | None = None,
@@ -159,6 +187,10 @@ def nll_loss(
         reduction: `'mean'`, `'sum'` or `'none'`. The mean divides by the sum of the class weights
             of the targets that count.
         axis: The class axis; by default torch's: 1, or 0 of one-dimensional input.
+        sample_weight: A weight a loss, of the losses' shape, on top of other weights. The mean
+            divides by the sum of what was applied; weight 0 leaves a loss out, whatever its input.
+        denominator: What `'mean'` divides by instead: across batches or processes, say.
+        empty: The mean where no loss counts; the gradient is then 0.
         return_grad: Also return the gradient with respect to `input`.
         grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
@@ -171,7 +203,7 @@ def nll_loss(
 
     Returns:
         The loss, or `(loss, grad)`. The loss is float32 for 16-bit input, otherwise of the input's
-        type, in nats; the gradient has the input's type. The mean of no rows is NaN, with a
+        type, in nats; the gradient has the input's type. The mean of no rows is `empty`, with a
         gradient of 0.
 
     Errors:
@@ -196,6 +228,7 @@ def nll_loss(
         weight,
         ignore_index,
         reduction,
+        (sample_weight, denominator, empty),
         axis,
         return_grad,
         grad_output,
@@ -209,6 +242,9 @@ def binary_cross_entropy(
     weight: ArrayLike | None = None,
     reduction: str = "mean",
     *,
+    sample_weight: ArrayLike | None = None,
+    denominator: float | None = None,
+    empty: float = nan,
     return_grad: bool = False,
     grad_output: ArrayLike | None = None,
     grad_out: NDArray[Any] | None = None,
@@ -229,6 +265,10 @@ def binary_cross_entropy(
         target: Targets, commonly 0 or 1 or between, of any float or integer type.
         weight: A weight an element, of a shape that broadcasts to the input's.
         reduction: `'mean'`, `'sum'` or `'none'`. The mean divides by the number of elements.
+        sample_weight: A weight a loss, of the losses' shape, on top of other weights. The mean
+            divides by the sum of what was applied; weight 0 leaves a loss out, whatever its input.
+        denominator: What `'mean'` divides by instead: across batches or processes, say.
+        empty: The mean where no loss counts; the gradient is then 0.
         return_grad: Also return the gradient with respect to `input`.
         grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
@@ -265,6 +305,7 @@ def binary_cross_entropy(
         target,
         weight,
         reduction,
+        (sample_weight, denominator, empty),
         return_grad,
         grad_output,
         grad_out,
@@ -278,6 +319,9 @@ def binary_cross_entropy_with_logits(
     reduction: str = "mean",
     pos_weight: ArrayLike | None = None,
     *,
+    sample_weight: ArrayLike | None = None,
+    denominator: float | None = None,
+    empty: float = nan,
     return_grad: bool = False,
     grad_output: ArrayLike | None = None,
     grad_out: NDArray[Any] | None = None,
@@ -302,6 +346,10 @@ def binary_cross_entropy_with_logits(
         reduction: `'mean'`, `'sum'` or `'none'`. The mean divides by the number of elements.
         pos_weight: A weight of the positive answer, of a shape that broadcasts to the input's:
             one a class is common.
+        sample_weight: A weight a loss, of the losses' shape, on top of other weights. The mean
+            divides by the sum of what was applied; weight 0 leaves a loss out, whatever its input.
+        denominator: What `'mean'` divides by instead: across batches or processes, say.
+        empty: The mean where no loss counts; the gradient is then 0.
         return_grad: Also return the gradient with respect to `input`.
         grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
@@ -343,6 +391,7 @@ def binary_cross_entropy_with_logits(
         target,
         weight,
         reduction,
+        (sample_weight, denominator, empty),
         pos_weight,
         return_grad,
         grad_output,
@@ -359,6 +408,9 @@ def sigmoid_focal_loss(
     gamma: float = 2.0,
     reduction: str = "none",
     *,
+    sample_weight: ArrayLike | None = None,
+    denominator: float | None = None,
+    empty: float = nan,
     return_grad: bool = False,
     grad_output: ArrayLike | None = None,
     grad_out: NDArray[Any] | None = None,
@@ -383,6 +435,10 @@ def sigmoid_focal_loss(
         alpha: The balance $\alpha$ of a positive target, in [0, 1]; below 0, no balance ($b = 1$).
         gamma: The power $\gamma$, at least 0; 0 is no focus.
         reduction: `'none'`, `'mean'` or `'sum'`. The mean divides by the number of elements.
+        sample_weight: A weight a loss, of the losses' shape, on top of other weights. The mean
+            divides by the sum of what was applied; weight 0 leaves a loss out, whatever its input.
+        denominator: What `'mean'` divides by instead: across batches or processes, say.
+        empty: The mean where no loss counts; the gradient is then 0.
         return_grad: Also return the gradient with respect to `inputs`.
         grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
@@ -425,6 +481,7 @@ def sigmoid_focal_loss(
         alpha,
         gamma,
         reduction,
+        (sample_weight, denominator, empty),
         return_grad,
         grad_output,
         grad_out,
@@ -439,6 +496,9 @@ def multilabel_soft_margin_loss(
     weight: ArrayLike | None = None,
     reduction: str = "mean",
     *,
+    sample_weight: ArrayLike | None = None,
+    denominator: float | None = None,
+    empty: float = nan,
     return_grad: bool = False,
     grad_output: ArrayLike | None = None,
     grad_out: NDArray[Any] | None = None,
@@ -457,6 +517,10 @@ def multilabel_soft_margin_loss(
         target: Targets, commonly 0 or 1 or between, of any float or integer type.
         weight: One weight a class, or any shape that broadcasts to the input's.
         reduction: `'mean'`, `'sum'` or `'none'`. The mean divides by the number of rows.
+        sample_weight: A weight a loss, of the losses' shape, on top of other weights. The mean
+            divides by the sum of what was applied; weight 0 leaves a loss out, whatever its input.
+        denominator: What `'mean'` divides by instead: across batches or processes, say.
+        empty: The mean where no loss counts; the gradient is then 0.
         return_grad: Also return the gradient with respect to `input`.
         grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
@@ -494,6 +558,7 @@ def multilabel_soft_margin_loss(
         target,
         weight,
         reduction,
+        (sample_weight, denominator, empty),
         return_grad,
         grad_output,
         grad_out,
@@ -507,6 +572,9 @@ def soft_margin_loss(
     target: ArrayLike,
     reduction: str = "mean",
     *,
+    sample_weight: ArrayLike | None = None,
+    denominator: float | None = None,
+    empty: float = nan,
     return_grad: bool = False,
     grad_output: ArrayLike | None = None,
     grad_out: NDArray[Any] | None = None,
@@ -526,6 +594,10 @@ def soft_margin_loss(
         input: Scores; any real numbers.
         target: Targets, commonly -1 or 1, of any float or integer type.
         reduction: `'mean'`, `'sum'` or `'none'`. The mean divides by the number of elements.
+        sample_weight: A weight a loss, of the losses' shape, on top of other weights. The mean
+            divides by the sum of what was applied; weight 0 leaves a loss out, whatever its input.
+        denominator: What `'mean'` divides by instead: across batches or processes, say.
+        empty: The mean where no loss counts; the gradient is then 0.
         return_grad: Also return the gradient with respect to `input`.
         grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
@@ -562,6 +634,7 @@ def soft_margin_loss(
         input,
         target,
         reduction,
+        (sample_weight, denominator, empty),
         return_grad,
         grad_output,
         grad_out,
@@ -576,6 +649,9 @@ def kl_div(
     reduction: str = "mean",
     log_target: bool = False,
     *,
+    sample_weight: ArrayLike | None = None,
+    denominator: float | None = None,
+    empty: float = nan,
     return_grad: bool = False,
     grad_output: ArrayLike | None = None,
     grad_out: NDArray[Any] | None = None,
@@ -596,6 +672,10 @@ def kl_div(
             elements, which is not the divergence; `'batchmean'` divides by the length of the first
             axis, which is its mean over the rows of a batch.
         log_target: Whether `target` holds logarithms.
+        sample_weight: A weight a loss, of the losses' shape, on top of other weights. The mean
+            divides by the sum of what was applied; weight 0 leaves a loss out, whatever its input.
+        denominator: What `'mean'` divides by instead: across batches or processes, say.
+        empty: The mean where no loss counts; the gradient is then 0.
         return_grad: Also return the gradient with respect to `input`.
         grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
@@ -629,6 +709,7 @@ def kl_div(
         input,
         target,
         reduction,
+        (sample_weight, denominator, empty),
         log_target,
         return_grad,
         grad_output,
@@ -700,9 +781,14 @@ def entropy_with_logits(
     *,
     axis: int = -1,
     base: float | None = None,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    class_mask: ArrayLike | None = None,
     return_grad: bool = False,
     grad_output: ArrayLike | None = None,
     grad_out: NDArray[Any] | None = None,
+    return_hess: bool = False,
+    hess_out: NDArray[Any] | None = None,
 ) -> Any:
     r"""Shannon's entropy of the softmax of logits.
 
@@ -710,7 +796,10 @@ def entropy_with_logits(
 
     $$H = -\sum_i p_i \log p_i = \log\Bigl(1 + \sum_{c \ne m} e^{x_c - m}\Bigr)
       + \sum_i p_i (m - x_i), \qquad
-      \frac{\partial H}{\partial x_i} = p_i \Bigl((m - x_i) - \sum_c p_c (m - x_c)\Bigr)$$
+      \frac{\partial H}{\partial x_i} = p_i (d_i - E), \qquad
+      \frac{\partial^2 H}{\partial x_i^2} = p_i \bigl((1 - 2 p_i) (d_i - E) - (1 - p_i)\bigr)$$
+
+    with the gaps $d_i = m - x_i$ and their mean $E = \sum_c p_c d_c$,
 
     where no term of the entropy is negative: a confident row's keeps all of its bits, which
     `entropy(softmax(x))` has lost.
@@ -719,19 +808,27 @@ def entropy_with_logits(
         logits: Logits; any real numbers, -inf for a class that cannot be.
         axis: The class axis.
         base: The base of the logarithm: 2 for bits; nats without.
+        temperature: What logits are divided by.
+        softcap: Logits become $c \tanh(x / c)$, before the division.
+        class_mask: Booleans that broadcast to the input's shape: False is a class that does not
+            exist, as a logit of -inf.
         return_grad: Also return the gradient with respect to `logits`.
         grad_output: The upstream gradient: a number, or an array of the result's shape. Default 1.
         grad_out: The array that the gradient is written to, of the shape and type of `logits`, of
             any strides; it may be `logits` itself. Implies `return_grad`.
+        return_hess: Also return the diagonal of the Hessian, times `grad_output`.
+        hess_out: The array that the Hessian's diagonal is written to, as `grad_out`. Implies
+            `return_hess`.
 
     Shape:
         - logits: any with at least one axis; the result lacks `axis`.
 
     Returns:
-        The entropies, or `(entropies, grad)`: float32 for 16-bit logits, otherwise of their type,
-        within 2 ulp (float32) or 3 (float64) of the real number. The gradient is within 6 or 8 ulp
-        of $p_i$ times the larger of the two numbers whose difference it has. A row with a NaN, with
-        two logits at +inf or with none above -inf is NaN; one +inf has no entropy.
+        The entropies; `(entropies, grad)`, `(entropies, grad, hess)` or `(entropies, hess)`:
+        float32 for 16-bit logits, otherwise of their type, within 2 ulp (float32) or 3 (float64) of
+        the real number. Derivatives are within 6 or 8 ulp of $p_i$ times the largest of the numbers
+        whose difference they have. A row with a NaN, with two logits at +inf or with none above
+        -inf is NaN; one +inf has no entropy.
 
     Errors:
         TypeError: `logits` is not of a float type; a masked array.
@@ -751,9 +848,12 @@ def entropy_with_logits(
         logits,
         axis,
         base,
+        (temperature, softcap, class_mask),
         return_grad,
         grad_output,
         grad_out,
+        return_hess,
+        hess_out,
     )
 
 
@@ -879,6 +979,90 @@ def kl_divergence(
     )
 
 
+def kl_divergence_with_logits(
+    p_logits: ArrayLike,
+    q_logits: ArrayLike,
+    *,
+    axis: int = -1,
+    base: float | None = None,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    class_mask: ArrayLike | None = None,
+    return_grad: bool | str = False,
+    grad_output: ArrayLike | None = None,
+    grad_out: NDArray[Any] | tuple[NDArray[Any], NDArray[Any]] | None = None,
+) -> Any:
+    r"""Kullback-Leibler divergence between the softmaxes of logits.
+
+    With $p = \mathrm{softmax}(a)$, $q = \mathrm{softmax}(b)$ and $u_i = \log(q_i / p_i)$,
+
+    $$D = -\sum_i p_i u_i = \sum_i p_i (e^{u_i} - 1 - u_i), \qquad
+      \frac{\partial D}{\partial a_i} = p_i (-u_i - D), \qquad
+      \frac{\partial D}{\partial b_i} = q_i - p_i$$
+
+    where $u_i$ comes of differences of logits: no term of the second sum is negative, and where the
+    distributions are close none of them cancels, as the difference of two log-softmaxes does. It is
+    the loss of distillation, and what a quantised model has lost against its base.
+
+    Arguments:
+        p_logits: Logits of the first distribution; any real numbers, -inf for a class that cannot
+            be.
+        q_logits: Logits of the second. Where it rules a class out that the first does not, the
+            divergence is infinite.
+        axis: The class axis.
+        base: The base of the logarithm: 2 for bits; nats without.
+        temperature: What both logits are divided by.
+        softcap: Both logits become $c \tanh(x / c)$, before the division.
+        class_mask: Booleans that broadcast to the logits' shape: False is a class that does not
+            exist, as a logit of -inf in both.
+        return_grad: Also return the gradient with respect to `p_logits`; `'both'`: and that to
+            `q_logits`.
+        grad_output: The upstream gradient: a number, or an array of the result's shape. Default 1.
+        grad_out: The array that the gradient is written to, of the shape and type of `p_logits`, of
+            any strides; it may be `p_logits` itself. Implies `return_grad`. With `'both'` a pair of
+            arrays.
+
+    Shape:
+        - p_logits, q_logits: any with at least one axis, the same; the result lacks `axis`.
+
+    Returns:
+        The divergence, `(divergence, grad_p)` or `(divergence, grad_p, grad_q)`: float32 for 16-bit
+        `p_logits`, otherwise of their type, within 2 ulp (float32) or 3 (float64) of the real
+        number. Gradients have the types of their logits and are within 6 or 8 ulp: that to
+        `q_logits` of itself or of $q_i \sum_c |q_c - p_c|$, that to `p_logits` of $p_i$ times that
+        sum or the larger of the two numbers whose difference it has. A row with a NaN, with two
+        logits at +inf or with none above -inf is NaN.
+
+    Errors:
+        TypeError: logits are not of a float type; a masked array; `grad_out` is no pair.
+        ValueError: shapes do not fit; there is no such `axis`; `base` is not positive or 1;
+            `return_grad` is not one; `grad_out` does not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> import crossent.functional as F
+        >>> logits = np.array([1.0, 2.0, 3.0])
+        >>> F.kl_divergence_with_logits(logits, logits)
+        np.float64(0.0)
+        >>> F.kl_divergence_with_logits(np.log([0.5, 0.5]), np.log([0.25, 0.75])).round(12)
+        np.float64(0.143841036226)
+
+    Reference:
+        Kullback and Leibler, "On information and sufficiency" (1951); Hinton, Vinyals and Dean,
+        "Distilling the knowledge in a neural network" (2015).
+    """
+    return _core.kl_divergence_with_logits(
+        p_logits,
+        q_logits,
+        axis,
+        base,
+        (temperature, softcap, class_mask),
+        return_grad,
+        grad_output,
+        grad_out,
+    )
+
+
 def js_divergence(
     p: ArrayLike,
     q: ArrayLike,
@@ -944,6 +1128,177 @@ def js_divergence(
         grad_output,
         grad_out,
     )
+
+
+def js_divergence_with_logits(
+    p_logits: ArrayLike,
+    q_logits: ArrayLike,
+    *,
+    axis: int = -1,
+    base: float | None = None,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    class_mask: ArrayLike | None = None,
+    return_grad: bool | str = False,
+    grad_output: ArrayLike | None = None,
+    grad_out: NDArray[Any] | tuple[NDArray[Any], NDArray[Any]] | None = None,
+) -> Any:
+    r"""Jensen-Shannon divergence between the softmaxes of logits.
+
+    With $p = \mathrm{softmax}(a)$, $q = \mathrm{softmax}(b)$, their mean $m$ and the divergence $D$
+    of Kullback and Leibler,
+
+    $$J = \tfrac{1}{2} D(p, m) + \tfrac{1}{2} D(q, m), \qquad
+      \frac{\partial J}{\partial a_i}
+      = \tfrac{1}{2} p_i \Bigl(\log \frac{p_i}{m_i} - D(p, m)\Bigr)$$
+
+    and likewise with respect to $b$. It is symmetric, finite, and at most $\log 2$.
+
+    Arguments:
+        p_logits: Logits of the first distribution; any real numbers, -inf for a class that cannot
+            be.
+        q_logits: Logits of the second.
+        axis: The class axis.
+        base: The base of the logarithm: 2 for bits; nats without.
+        temperature: What both logits are divided by.
+        softcap: Both logits become $c \tanh(x / c)$, before the division.
+        class_mask: Booleans that broadcast to the logits' shape: False is a class that does not
+            exist, as a logit of -inf in both.
+        return_grad: Also return the gradient with respect to `p_logits`; `'both'`: and that to
+            `q_logits`.
+        grad_output: The upstream gradient: a number, or an array of the result's shape. Default 1.
+        grad_out: The array that the gradient is written to, of the shape and type of `p_logits`, of
+            any strides; it may be `p_logits` itself. Implies `return_grad`. With `'both'` a pair of
+            arrays.
+
+    Shape:
+        - p_logits, q_logits: any with at least one axis, the same; the result lacks `axis`.
+
+    Returns:
+        The divergence, `(divergence, grad_p)` or `(divergence, grad_p, grad_q)`: float32 for 16-bit
+        `p_logits`, otherwise of their type, within 2 ulp (float32) or 3 (float64) of the real
+        number. Gradients have the types of their logits, and are within 6 or 8 ulp of the larger
+        of the two numbers whose difference they have, or of $p_i \sum_c |q_c - p_c|$. A row with a
+        NaN, with two logits at +inf or with none above -inf is NaN.
+
+    Errors:
+        TypeError: logits are not of a float type; a masked array; `grad_out` is no pair.
+        ValueError: shapes do not fit; there is no such `axis`; `base` is not positive or 1;
+            `return_grad` is not one; `grad_out` does not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> import crossent.functional as F
+        >>> a, b = np.array([0.0, -np.inf]), np.array([-np.inf, 0.0])
+        >>> F.js_divergence_with_logits(a, b, base=2)
+        np.float64(1.0)
+
+    Reference:
+        Lin, "Divergence measures based on the Shannon entropy" (1991).
+    """
+    return _core.js_divergence_with_logits(
+        p_logits,
+        q_logits,
+        axis,
+        base,
+        (temperature, softcap, class_mask),
+        return_grad,
+        grad_output,
+        grad_out,
+    )
+
+
+class TokenLogProb(NamedTuple):
+    """What `token_log_prob` answers of each row: arrays, or numbers of one row.
+
+    Example:
+        >>> import crossent.functional as F
+        >>> F.token_log_prob([0.0, 0.0], 1).rank
+        np.int64(0)
+    """
+
+    log_prob: Any
+    entropy: Any
+    logsumexp: Any
+    rank: Any
+
+
+def token_log_prob(
+    input: ArrayLike,
+    target: ArrayLike,
+    *,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    class_mask: ArrayLike | None = None,
+    axis: int | None = None,
+    return_grad: bool = False,
+    grad_output: tuple[ArrayLike, ArrayLike] | None = None,
+    grad_out: NDArray[Any] | None = None,
+) -> Any:
+    r"""Log-probability and rank of targets, entropy and log-sum-exp, in one pass over logits.
+
+    For a row of logits $x$ with $p = \mathrm{softmax}(x)$, a target $y$ and the largest logit $m$,
+
+    $$\log p_y = x_y - \log \sum_c e^{x_c}, \qquad H = -\sum_c p_c \log p_c, \qquad
+      \mathrm{rank} = \#\{c : x_c > x_y\}$$
+
+    The gradient of $g \log p_y + h H$, the two upstream gradients being $g$ and $h$, is
+    $g\,([i = y] - p_i) + h\,p_i \bigl((m - x_i) - \sum_c p_c (m - x_c)\bigr)$: what policy
+    gradients with an entropy bonus need.
+
+    Arguments:
+        input: Logits; any real numbers, -inf for a class that cannot be.
+        target: Class indices of any integer type.
+        temperature: What logits are divided by.
+        softcap: Logits become $c \tanh(x / c)$, before the division.
+        class_mask: Booleans that broadcast to the input's shape: False is a class that does not
+            exist, as a logit of -inf.
+        axis: The class axis; by default torch's: 1, or 0 of one-dimensional input.
+        return_grad: Also return the gradient with respect to `input`.
+        grad_output: The upstream gradients of the log-probability and of the entropy, each a number
+            or an array of target's shape. Default (1, 0).
+        grad_out: The array that the gradient is written to, of the input's shape and type, of any
+            strides; it may be `input` itself. Implies `return_grad`.
+
+    Shape:
+        - input: (C), (N, C) or (N, C, d1, ..., dk); with `axis`, C stands there.
+        - target: input's shape without C; so have the answers.
+
+    Returns:
+        A `TokenLogProb`, or `(TokenLogProb, grad)`: `log_prob`, `entropy` and `logsumexp` in nats,
+        float32 for 16-bit input, otherwise of the input's type, the first two within 2 ulp
+        (float32) or 3 (float64) of the real number; `rank` in int64: classes above the target, of
+        which ties are none. The gradient has the input's type.
+
+    Errors:
+        TypeError: `input` is not of a float type; `target` not of an integer type; a masked array;
+            `grad_output` is no pair.
+        ValueError: shapes do not fit; `grad_out` does not fit.
+        IndexError: a target class is not in [0, C). Nothing was written.
+
+    Example:
+        >>> import numpy as np
+        >>> import crossent.functional as F
+        >>> tokens = F.token_log_prob(np.array([[20.0, 0.0], [1.0, 1.0]], np.float32), [0, 1])
+        >>> tokens.log_prob
+        array([-2.0611537e-09, -6.9314718e-01], dtype=float32)
+        >>> tokens.rank
+        array([0, 0])
+
+    Reference:
+        `cross_entropy` of a target class and `entropy_with_logits`, whose numbers these are.
+    """
+    answers, grad = _core.token_log_prob(
+        input,
+        target,
+        axis,
+        (temperature, softcap, class_mask),
+        return_grad,
+        grad_output,
+        grad_out,
+    )
+    tokens = TokenLogProb(*answers)
+    return tokens if grad is None else (tokens, grad)
 
 
 def sigmoid(input: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -1012,7 +1367,15 @@ def logsigmoid(input: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[
     return _core.logsigmoid(input, out)
 
 
-def softmax(input: ArrayLike, axis: int, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+def softmax(
+    input: ArrayLike,
+    axis: int,
+    *,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    class_mask: ArrayLike | None = None,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
     r"""Probabilities proportional to the exponentials of logits.
 
     $$p_i = \frac{e^{x_i}}{\sum_c e^{x_c}}$$
@@ -1020,6 +1383,10 @@ def softmax(input: ArrayLike, axis: int, *, out: NDArray[Any] | None = None) -> 
     Arguments:
         input: Logits; one at +inf has all the probability.
         axis: The axis over which probabilities sum to 1.
+        temperature: What logits are divided by.
+        softcap: Logits become $c \tanh(x / c)$, before the division.
+        class_mask: Booleans that broadcast to the input's shape: False is a class that does not
+            exist, as a logit of -inf.
         out: The array to write to, of the input's shape and type; it may be `input` itself.
 
     Shape:
@@ -1044,10 +1411,18 @@ def softmax(input: ArrayLike, axis: int, *, out: NDArray[Any] | None = None) -> 
         `torch.nn.functional.softmax`; Blanchard, Higham and Higham, "Accurately computing the
         log-sum-exp and softmax functions" (2021).
     """
-    return _core.softmax(input, axis, out)
+    return _core.softmax(input, axis, (temperature, softcap, class_mask), out)
 
 
-def log_softmax(input: ArrayLike, axis: int, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+def log_softmax(
+    input: ArrayLike,
+    axis: int,
+    *,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    class_mask: ArrayLike | None = None,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
     r"""Logarithms of the softmax.
 
     $$\log p_i = (x_i - m) - \log\Bigl(1 + \sum_{c \ne m} e^{x_c - m}\Bigr)$$
@@ -1057,6 +1432,10 @@ def log_softmax(input: ArrayLike, axis: int, *, out: NDArray[Any] | None = None)
     Arguments:
         input: Logits.
         axis: The axis over which probabilities sum to 1.
+        temperature: What logits are divided by.
+        softcap: Logits become $c \tanh(x / c)$, before the division.
+        class_mask: Booleans that broadcast to the input's shape: False is a class that does not
+            exist, as a logit of -inf.
         out: The array to write to, of the input's shape and type; it may be `input` itself.
 
     Shape:
@@ -1080,10 +1459,18 @@ def log_softmax(input: ArrayLike, axis: int, *, out: NDArray[Any] | None = None)
         `torch.nn.functional.log_softmax`; Blanchard, Higham and Higham, "Accurately computing the
         log-sum-exp and softmax functions" (2021).
     """
-    return _core.log_softmax(input, axis, out)
+    return _core.log_softmax(input, axis, (temperature, softcap, class_mask), out)
 
 
-def logsumexp(input: ArrayLike, axis: int, keepdims: bool = False) -> Any:
+def logsumexp(
+    input: ArrayLike,
+    axis: int,
+    keepdims: bool = False,
+    *,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    class_mask: ArrayLike | None = None,
+) -> Any:
     r"""Logarithm of a sum of exponentials, of any magnitude.
 
     $$\log \sum_c e^{x_c} = m + \log\Bigl(1 + \sum_{c \ne m} e^{x_c - m}\Bigr)$$
@@ -1094,6 +1481,10 @@ def logsumexp(input: ArrayLike, axis: int, keepdims: bool = False) -> Any:
         input: Exponents.
         axis: The axis to sum over.
         keepdims: Keep the axis, with length 1.
+        temperature: What logits are divided by.
+        softcap: Logits become $c \tanh(x / c)$, before the division.
+        class_mask: Booleans that broadcast to the input's shape: False is a class that does not
+            exist, as a logit of -inf.
 
     Shape:
         - input: any with at least one axis; the result lacks `axis`.
@@ -1116,4 +1507,4 @@ def logsumexp(input: ArrayLike, axis: int, keepdims: bool = False) -> Any:
         `torch.logsumexp`; Blanchard, Higham and Higham, "Accurately computing the log-sum-exp and
         softmax functions" (2021).
     """
-    return _core.logsumexp(input, axis, keepdims)
+    return _core.logsumexp(input, axis, keepdims, (temperature, softcap, class_mask))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +34,11 @@ class CrossEntropyLoss:
         reduction: `'mean'`, `'sum'` or `'none'`.
         label_smoothing: Share of the target that is spread over all classes, in [0, 1].
         axis: The class axis; by default torch's: 1, or 0 of one-dimensional input.
+        empty: The mean where no loss counts.
+        temperature: What logits are divided by.
+        softcap: Logits become $c \tanh(x / c)$, before the division.
+        class_mask: False for classes that do not exist.
+        z_loss: Adds this much of the square of log-sum-exp to each loss.
 
     Shape:
         - input: (C), (N, C) or (N, C, d1, ..., dk).
@@ -62,18 +68,30 @@ class CrossEntropyLoss:
         label_smoothing: float = 0.0,
         *,
         axis: int | None = None,
+        empty: float = nan,
+        temperature: float = 1.0,
+        softcap: float | None = None,
+        class_mask: ArrayLike | None = None,
+        z_loss: float = 0.0,
     ) -> None:
         self.weight = weight
         self.ignore_index = ignore_index
         self.reduction = reduction
         self.label_smoothing = label_smoothing
         self.axis = axis
+        self.empty = empty
+        self.temperature = temperature
+        self.softcap = softcap
+        self.class_mask = class_mask
+        self.z_loss = z_loss
 
     def __call__(
         self,
         input: ArrayLike,
         target: ArrayLike,
         *,
+        sample_weight: ArrayLike | None = None,
+        denominator: float | None = None,
         return_grad: bool = False,
         grad_output: ArrayLike | None = None,
         grad_out: NDArray[Any] | None = None,
@@ -89,6 +107,13 @@ class CrossEntropyLoss:
             self.reduction,
             self.label_smoothing,
             axis=self.axis,
+            temperature=self.temperature,
+            softcap=self.softcap,
+            class_mask=self.class_mask,
+            z_loss=self.z_loss,
+            sample_weight=sample_weight,
+            denominator=denominator,
+            empty=self.empty,
             return_grad=return_grad,
             grad_output=grad_output,
             grad_out=grad_out,
@@ -116,6 +141,7 @@ class NLLLoss:
         ignore_index: The class index of rows that do not count.
         reduction: `'mean'`, `'sum'` or `'none'`.
         axis: The class axis; by default torch's: 1, or 0 of one-dimensional input.
+        empty: The mean where no loss counts.
 
     Shape:
         - input: (C), (N, C) or (N, C, d1, ..., dk).
@@ -142,17 +168,21 @@ class NLLLoss:
         reduction: str = "mean",
         *,
         axis: int | None = None,
+        empty: float = nan,
     ) -> None:
         self.weight = weight
         self.ignore_index = ignore_index
         self.reduction = reduction
         self.axis = axis
+        self.empty = empty
 
     def __call__(
         self,
         input: ArrayLike,
         target: ArrayLike,
         *,
+        sample_weight: ArrayLike | None = None,
+        denominator: float | None = None,
         return_grad: bool = False,
         grad_output: ArrayLike | None = None,
         grad_out: NDArray[Any] | None = None,
@@ -165,6 +195,9 @@ class NLLLoss:
             self.ignore_index,
             self.reduction,
             axis=self.axis,
+            sample_weight=sample_weight,
+            denominator=denominator,
+            empty=self.empty,
             return_grad=return_grad,
             grad_output=grad_output,
             grad_out=grad_out,
@@ -188,6 +221,7 @@ class BCELoss:
     Arguments:
         weight: A weight an element, of a shape that broadcasts to the input's.
         reduction: `'mean'`, `'sum'` or `'none'`.
+        empty: The mean where no loss counts.
 
     Shape:
         - input, target: any, the same.
@@ -210,15 +244,20 @@ class BCELoss:
         self,
         weight: ArrayLike | None = None,
         reduction: str = "mean",
+        *,
+        empty: float = nan,
     ) -> None:
         self.weight = weight
         self.reduction = reduction
+        self.empty = empty
 
     def __call__(
         self,
         input: ArrayLike,
         target: ArrayLike,
         *,
+        sample_weight: ArrayLike | None = None,
+        denominator: float | None = None,
         return_grad: bool = False,
         grad_output: ArrayLike | None = None,
         grad_out: NDArray[Any] | None = None,
@@ -229,6 +268,9 @@ class BCELoss:
             target,
             self.weight,
             self.reduction,
+            sample_weight=sample_weight,
+            denominator=denominator,
+            empty=self.empty,
             return_grad=return_grad,
             grad_output=grad_output,
             grad_out=grad_out,
@@ -250,6 +292,7 @@ class BCEWithLogitsLoss:
         weight: A weight an element, of a shape that broadcasts to the input's.
         reduction: `'mean'`, `'sum'` or `'none'`.
         pos_weight: A weight of the positive answer, of a shape that broadcasts to the input's.
+        empty: The mean where no loss counts.
 
     Shape:
         - input, target: any, the same.
@@ -273,16 +316,21 @@ class BCEWithLogitsLoss:
         weight: ArrayLike | None = None,
         reduction: str = "mean",
         pos_weight: ArrayLike | None = None,
+        *,
+        empty: float = nan,
     ) -> None:
         self.weight = weight
         self.reduction = reduction
         self.pos_weight = pos_weight
+        self.empty = empty
 
     def __call__(
         self,
         input: ArrayLike,
         target: ArrayLike,
         *,
+        sample_weight: ArrayLike | None = None,
+        denominator: float | None = None,
         return_grad: bool = False,
         grad_output: ArrayLike | None = None,
         grad_out: NDArray[Any] | None = None,
@@ -296,6 +344,9 @@ class BCEWithLogitsLoss:
             self.weight,
             self.reduction,
             self.pos_weight,
+            sample_weight=sample_weight,
+            denominator=denominator,
+            empty=self.empty,
             return_grad=return_grad,
             grad_output=grad_output,
             grad_out=grad_out,
@@ -322,6 +373,7 @@ class MultiLabelSoftMarginLoss:
     Arguments:
         weight: A weight an element, of a shape that broadcasts to the input's.
         reduction: `'mean'`, `'sum'` or `'none'`.
+        empty: The mean where no loss counts.
 
     Shape:
         - input, target: (C), (N, C) or (N, ..., C), the same.
@@ -344,15 +396,20 @@ class MultiLabelSoftMarginLoss:
         self,
         weight: ArrayLike | None = None,
         reduction: str = "mean",
+        *,
+        empty: float = nan,
     ) -> None:
         self.weight = weight
         self.reduction = reduction
+        self.empty = empty
 
     def __call__(
         self,
         input: ArrayLike,
         target: ArrayLike,
         *,
+        sample_weight: ArrayLike | None = None,
+        denominator: float | None = None,
         return_grad: bool = False,
         grad_output: ArrayLike | None = None,
         grad_out: NDArray[Any] | None = None,
@@ -365,6 +422,9 @@ class MultiLabelSoftMarginLoss:
             target,
             self.weight,
             self.reduction,
+            sample_weight=sample_weight,
+            denominator=denominator,
+            empty=self.empty,
             return_grad=return_grad,
             grad_output=grad_output,
             grad_out=grad_out,
@@ -386,6 +446,7 @@ class SoftMarginLoss:
 
     Arguments:
         reduction: `'mean'`, `'sum'` or `'none'`.
+        empty: The mean where no loss counts.
 
     Shape:
         - input, target: any, the same.
@@ -407,14 +468,19 @@ class SoftMarginLoss:
     def __init__(
         self,
         reduction: str = "mean",
+        *,
+        empty: float = nan,
     ) -> None:
         self.reduction = reduction
+        self.empty = empty
 
     def __call__(
         self,
         input: ArrayLike,
         target: ArrayLike,
         *,
+        sample_weight: ArrayLike | None = None,
+        denominator: float | None = None,
         return_grad: bool = False,
         grad_output: ArrayLike | None = None,
         grad_out: NDArray[Any] | None = None,
@@ -426,6 +492,9 @@ class SoftMarginLoss:
             input,
             target,
             self.reduction,
+            sample_weight=sample_weight,
+            denominator=denominator,
+            empty=self.empty,
             return_grad=return_grad,
             grad_output=grad_output,
             grad_out=grad_out,
@@ -448,6 +517,7 @@ class KLDivLoss:
     Arguments:
         reduction: `'mean'`, `'batchmean'`, `'sum'` or `'none'`.
         log_target: Whether `target` holds logarithms.
+        empty: The mean where no loss counts.
 
     Shape:
         - input, target: any, the same.
@@ -466,15 +536,24 @@ class KLDivLoss:
         `torch.nn.KLDivLoss`, whose meaning this follows.
     """
 
-    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+    def __init__(
+        self,
+        reduction: str = "mean",
+        log_target: bool = False,
+        *,
+        empty: float = nan,
+    ) -> None:
         self.reduction = reduction
         self.log_target = log_target
+        self.empty = empty
 
     def __call__(
         self,
         input: ArrayLike,
         target: ArrayLike,
         *,
+        sample_weight: ArrayLike | None = None,
+        denominator: float | None = None,
         return_grad: bool = False,
         grad_output: ArrayLike | None = None,
         grad_out: NDArray[Any] | None = None,
@@ -485,6 +564,9 @@ class KLDivLoss:
             target,
             self.reduction,
             self.log_target,
+            sample_weight=sample_weight,
+            denominator=denominator,
+            empty=self.empty,
             return_grad=return_grad,
             grad_output=grad_output,
             grad_out=grad_out,
