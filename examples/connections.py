@@ -81,8 +81,8 @@ def markdown(header: str, rows: Iterable[Iterable[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def code(*functions: Callable[..., Any]) -> str:
-    return "```python\n" + "\n\n".join(inspect.getsource(f).strip() for f in functions) + "\n```"
+def code(function: Callable[..., Any]) -> str:
+    return f"```python\n{inspect.getsource(function).strip()}\n```"
 
 
 def refusal(call: Callable[..., Any], *arguments: Any) -> str:
@@ -122,22 +122,22 @@ def attributes(labels: Array) -> Array:
 
 
 @cache
-def softmax_model() -> tuple[Array, Array]:
-    """The logits of the images to learn and to test, of a softmax regression on the former."""
+def softmax_model() -> Array:
+    """The test images' logits of a softmax regression on the others."""
     digits = load()
     model = LogisticRegression(solver="newton-cg", tol=1e-10)
-    model.fit(digits.train, digits.train_labels)
-    return model.decision_function(digits.train), model.decision_function(digits.test)
+    logits: Array = model.fit(digits.train, digits.train_labels).decision_function(digits.test)
+    return logits
 
 
 @cache
-def sigmoid_model() -> tuple[Array, Array]:
-    """The same of the attributes: one logistic regression each."""
+def sigmoid_model() -> Array:
+    """The same of the attributes, by one logistic regression each."""
     digits = load()
     answers = attributes(digits.train_labels)
     fits = [fit_network(digits.train, answers[:, i]) for i in range(answers.shape[1])]
-    parameters = np.stack(fits, axis=1)
-    return with_ones(digits.train) @ parameters, with_ones(digits.test) @ parameters
+    logits: Array = with_ones(digits.test) @ np.stack(fits, axis=1)
+    return logits
 
 
 # 1: entropy
@@ -156,7 +156,7 @@ def dice() -> Numbers:
 
     $$H(p) = -\sum_i p_i \log p_i$$
 
-    To base 2 it is in bits: the number of yes-or-no questions that an outcome is worth.
+    To base 2 it is in bits: how many yes-or-no questions an outcome is worth in the mean.
 
     @{table}
 
@@ -287,7 +287,7 @@ def likelihood() -> Numbers:
     for a sure and wrong one. The last image has the largest loss of all.
     """
     digits = load()
-    logits, labels = softmax_model()[1], digits.test_labels
+    logits, labels = softmax_model(), digits.test_labels
     losses, *others = in_three_ways(logits, labels)
     assert all(ulps(losses, other) <= FEW for other in others)
 
@@ -368,7 +368,7 @@ def decomposition() -> Numbers:
     model is perfect; the divergence ends at 0.
     """
     digits = load()
-    logits, labels = softmax_model()[1], digits.test_labels
+    logits, labels = softmax_model(), digits.test_labels
     p = vote(digits.test, digits.train, digits.train_labels)
     log_q = F.log_softmax(logits, 1)
     entropy = F.entropy(p)
@@ -460,13 +460,13 @@ def maximum_likelihood() -> Numbers:
     $q = \hat p$ alone.
 
     The data here are the @{pixels} pixels of all the digits; a pixel is a count from 0 to 16. Four
-    families of models, each fitted with the value and gradient of `cross_entropy`:
+    models, whose parameters were fitted with the value and gradient of `cross_entropy`:
 
     @{table}
 
-    The difference of the last two columns is the entropy of the data, @{entropy:.4f} nats, in every
-    row. What maximum likelihood finds can be checked: the binomial's parameter is the mean over 16,
-    @{mean:.4f}; the model with three parameters, which has the logits
+    The last is $q = \hat p$. The difference of the two columns on the right is the entropy of the
+    data, @{entropy:.4f} nats, in every row. What was found can be checked: the binomial's
+    parameter is the mean over 16, @{mean:.4f}; the model with three parameters, which has the logits
     $a\,[k = 0] + b\,[k = 16] + c\,k$, has the data's share of blank pixels, of full ones, and the
     data's mean, because its gradient is the difference of these between model and data.
 
@@ -710,7 +710,7 @@ def many_answers() -> Numbers:
     @{pairs}
     """
     digits = load()
-    logits, scores = softmax_model()[1], sigmoid_model()[1]
+    logits, scores = softmax_model(), sigmoid_model()
     labels, answers = digits.test_labels, attributes(digits.test_labels)
 
     right = (scores > 0) == (answers > 0)
@@ -727,11 +727,9 @@ def many_answers() -> Numbers:
         for table in (q, yes)
     ]
 
-    train_scores = sigmoid_model()[0]
-    train_answers = attributes(digits.train_labels)
-    together = BCEWithLogitsLoss(reduction="sum")(train_scores, train_answers)
+    together = BCEWithLogitsLoss(reduction="sum")(scores, answers)
     one_by_one = [
-        F.binary_cross_entropy_with_logits(train_scores[:, i], train_answers[:, i], reduction="sum")
+        F.binary_cross_entropy_with_logits(scores[:, i], answers[:, i], reduction="sum")
         for i in range(len(ATTRIBUTES))
     ]
     assert ulps(together, sum(one_by_one)) <= FEW
@@ -864,9 +862,10 @@ def wrong_doors() -> Numbers:
 
     ![Loss against steps, for right and wrong inputs](figures/connections-wrong.svg)
 
-    Each loss falls, and each model learns something. But the wrong ones are less often right, and
-    `NLLLoss` fed logits, which falls by the same amount in every step, is the surest of all and the
-    least often right.
+    The dotted lines are the least that `CrossEntropyLoss` and `BCEWithLogitsLoss` can be of
+    probabilities. Each loss falls, and each model learns something. But the wrong ones are less
+    often right, and `NLLLoss` fed logits, which falls by the same amount in every step, is the
+    surest of all and the least often right about the digits.
 
     Targets can be mistaken, too:
 
@@ -878,7 +877,7 @@ def wrong_doors() -> Numbers:
     - **`BCELoss` with classes**: `@{classes_refused}`.
     """
     digits = load()
-    logits, scores = softmax_model()[1], sigmoid_model()[1]
+    logits, scores = softmax_model(), sigmoid_model()
     labels, answers = digits.test_labels, attributes(digits.test_labels)
 
     def fed(loss: Callable[..., Any], inputs: Array, target: Array, right: bool = False) -> str:
@@ -897,6 +896,12 @@ def wrong_doors() -> Numbers:
     assert floor < cross(q, labels) < np.log(CLASSES)
     assert -1 < nll(q, labels) < 0
     assert nll(logits, labels) < -1
+    # Sure and wrong: the gradient that was lost, and the one that was wanted.
+    wrong = np.array([[40.0, 0.0]])
+    lost = through("softmax", wrong, nll(F.softmax(wrong, 1), [1], return_grad=True)[1])
+    assert np.max(np.abs(lost)) < 1e-16
+    assert apart(cross(wrong, [1], return_grad=True)[1], [[1, -1]]) < 1e-16
+    assert np.all(F.sigmoid(log_yes) <= 0.5)
     assert ulps(nll(100 * logits, labels), 100 * nll(logits, labels)) <= 100
     assert apart(cross(log_q, labels), cross(logits, labels)) <= FEW * EPSILON
     yes_floor, no_floor = float(np.log1p(np.exp(-1))), float(np.log(2))
@@ -952,7 +957,8 @@ def wrong_doors() -> Numbers:
     assert max(of_digits, key=accuracy.__getitem__) == "`CrossEntropyLoss` of logits"
     assert max(runs, key=sureness.__getitem__) == "`NLLLoss` of logits"
     assert min(of_digits, key=accuracy.__getitem__) == "`NLLLoss` of logits"
-    assert min(runs, key=accuracy.__getitem__) == "`NLLLoss` of logits"
+    of_attributes = [name for name in runs if "BCE" in name]
+    assert max(of_attributes, key=accuracy.__getitem__) == "`BCEWithLogitsLoss` of logits"
     rows = [
         [name, f"{losses[-1]:.3f}", f"{accuracy[name]:.1%}", f"{sureness[name]:.1%}"]
         for name, losses in runs.items()
