@@ -275,10 +275,9 @@ def likelihood() -> Numbers:
 
     @{code}
 
-    For the @{rows} test images of a softmax regression (scikit-learn's) on the other
-    @{others}, the three agree
-    within @{few} ulp on every image. Their mean is @{mean:.4f} nats: the model gives the true digit
-    @{geometric:.1%} in the geometric mean, and the likelihood of all test labels is
+    For the @{rows} test images of a softmax regression (scikit-learn's) on the other @{others}, the
+    three agree within @{few} ulp on every image. Their mean is @{mean:.4f} nats: the model gives
+    the true digit @{geometric:.1%} in the geometric mean, and the likelihood of all test labels is
     $e^{-@{total:.1f}}$.
 
     ![Five test images, their probabilities and losses](figures/connections-likelihood.svg)
@@ -466,7 +465,7 @@ def maximum_likelihood() -> Numbers:
 
     The last is $q = \hat p$. The difference of the two columns on the right is the entropy of the
     data, @{entropy:.4f} nats, in every row. What was found can be checked: the binomial's
-    parameter is the mean over 16, @{mean:.4f}; the model with three parameters, which has the logits
+    parameter is the mean over 16, @{mean:.4f}; the model with three parameters, whose logits are
     $a\,[k = 0] + b\,[k = 16] + c\,k$, has the data's share of blank pixels, of full ones, and the
     data's mean, because its gradient is the difference of these between model and data.
 
