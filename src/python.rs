@@ -15,7 +15,7 @@ use crate::warp::Warp;
 use crate::{pool, simd};
 use array::{Array, class_axis};
 use call::{
-    Derivatives, ElementCall, LossCall, Tokenwise, WarpCall, Weighing, axis_of, detached, guarded,
+    Derivatives, ElementCall, LossCall, Tokenwise, WarpCall, axis_of, detached, guarded,
     ignore_index_of, integer, scalar, some_axis_of, tokens, warp_of, weighing_of,
 };
 use pyo3::exceptions::PyValueError;
@@ -29,9 +29,9 @@ fn cross_entropy<'py>(
     weight: Option<&Bound<'py, PyAny>>,
     #[pyo3(from_py_with = ignore_index_of)] ignore_index: i64,
     reduction: &str,
-    #[pyo3(from_py_with = weighing_of)] weighing: Weighing<'py>,
+    weighing: &Bound<'py, PyAny>,
     label_smoothing: f64,
-    #[pyo3(from_py_with = warp_of)] warp: WarpCall<'py>,
+    warp: &Bound<'py, PyAny>,
     z_loss: f64,
     #[pyo3(from_py_with = some_axis_of)] axis: Option<isize>,
     return_grad: bool,
@@ -41,10 +41,18 @@ fn cross_entropy<'py>(
     hess_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
-        let call =
-            LossCall::new(input, target, weight, ignore_index, (reduction, weighing), axis, true)?;
+        let call = LossCall::new(
+            input,
+            target,
+            weight,
+            ignore_index,
+            (reduction, weighing_of(weighing)?),
+            axis,
+            true,
+        )?;
         let derivatives =
             Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
+        let warp = warp_of(warp)?;
         let options =
             compute::cross_entropy::Options { label_smoothing, z_loss, warp: warp.view()? };
         call.run(&derivatives, Some(&warp), |inputs, outputs, interrupted| {
@@ -61,15 +69,22 @@ fn nll_loss<'py>(
     weight: Option<&Bound<'py, PyAny>>,
     #[pyo3(from_py_with = ignore_index_of)] ignore_index: i64,
     reduction: &str,
-    #[pyo3(from_py_with = weighing_of)] weighing: Weighing<'py>,
+    weighing: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = some_axis_of)] axis: Option<isize>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
-        let call =
-            LossCall::new(input, target, weight, ignore_index, (reduction, weighing), axis, false)?;
+        let call = LossCall::new(
+            input,
+            target,
+            weight,
+            ignore_index,
+            (reduction, weighing_of(weighing)?),
+            axis,
+            false,
+        )?;
         let derivatives = Derivatives::new(return_grad, grad_output, grad_out);
         call.run(&derivatives, None, compute::nll_loss::nll_loss)
     })
@@ -82,7 +97,7 @@ fn binary_cross_entropy<'py>(
     target: &Bound<'py, PyAny>,
     weight: Option<&Bound<'py, PyAny>>,
     reduction: &str,
-    #[pyo3(from_py_with = weighing_of)] weighing: Weighing<'py>,
+    weighing: &Bound<'py, PyAny>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
@@ -92,7 +107,7 @@ fn binary_cross_entropy<'py>(
             ("input", input),
             ("target", target),
             [weight, None],
-            (reduction, weighing),
+            (reduction, weighing_of(weighing)?),
         )?;
         let derivatives = Derivatives::new(return_grad, grad_output, grad_out);
         call.run(&derivatives, None, compute::binary_cross_entropy::binary_cross_entropy)
@@ -106,7 +121,7 @@ fn binary_cross_entropy_with_logits<'py>(
     target: &Bound<'py, PyAny>,
     weight: Option<&Bound<'py, PyAny>>,
     reduction: &str,
-    #[pyo3(from_py_with = weighing_of)] weighing: Weighing<'py>,
+    weighing: &Bound<'py, PyAny>,
     pos_weight: Option<&Bound<'py, PyAny>>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
@@ -119,7 +134,7 @@ fn binary_cross_entropy_with_logits<'py>(
             ("input", input),
             ("target", target),
             [weight, pos_weight],
-            (reduction, weighing),
+            (reduction, weighing_of(weighing)?),
         )?;
         let derivatives =
             Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
@@ -138,7 +153,7 @@ fn multilabel_soft_margin_loss<'py>(
     target: &Bound<'py, PyAny>,
     weight: Option<&Bound<'py, PyAny>>,
     reduction: &str,
-    #[pyo3(from_py_with = weighing_of)] weighing: Weighing<'py>,
+    weighing: &Bound<'py, PyAny>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
@@ -150,7 +165,7 @@ fn multilabel_soft_margin_loss<'py>(
             ("input", input),
             ("target", target),
             [weight, None],
-            (reduction, weighing),
+            (reduction, weighing_of(weighing)?),
         )?
         .by_rows(-1, true)?;
         let derivatives =
@@ -169,7 +184,7 @@ fn soft_margin_loss<'py>(
     input: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
     reduction: &str,
-    #[pyo3(from_py_with = weighing_of)] weighing: Weighing<'py>,
+    weighing: &Bound<'py, PyAny>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
@@ -181,7 +196,7 @@ fn soft_margin_loss<'py>(
             ("input", input),
             ("target", target),
             [None, None],
-            (reduction, weighing),
+            (reduction, weighing_of(weighing)?),
         )?;
         let derivatives =
             Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
@@ -197,7 +212,7 @@ fn sigmoid_focal_loss<'py>(
     alpha: f64,
     gamma: f64,
     reduction: &str,
-    #[pyo3(from_py_with = weighing_of)] weighing: Weighing<'py>,
+    weighing: &Bound<'py, PyAny>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
@@ -209,7 +224,7 @@ fn sigmoid_focal_loss<'py>(
             ("inputs", inputs),
             ("targets", targets),
             [None, None],
-            (reduction, weighing),
+            (reduction, weighing_of(weighing)?),
         )?;
         let derivatives =
             Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
@@ -226,7 +241,7 @@ fn kl_div<'py>(
     input: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
     reduction: &str,
-    #[pyo3(from_py_with = weighing_of)] weighing: Weighing<'py>,
+    weighing: &Bound<'py, PyAny>,
     log_target: bool,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
@@ -239,6 +254,7 @@ fn kl_div<'py>(
                 "reduction must be 'none', 'mean', 'batchmean' or 'sum', got {reduction:?}"
             )));
         }
+        let weighing = weighing_of(weighing)?;
         weighing.check(reduction)?;
         let reduction = if by_batch { "mean" } else { reduction };
         let call = ElementCall::new(
@@ -296,7 +312,7 @@ fn entropy_with_logits<'py>(
     logits: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = axis_of)] axis: isize,
     base: Option<f64>,
-    #[pyo3(from_py_with = warp_of)] warp: WarpCall<'py>,
+    warp: &Bound<'py, PyAny>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
@@ -308,7 +324,7 @@ fn entropy_with_logits<'py>(
         let derivatives =
             Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
         let of = compute::entropy_with_logits::entropy_with_logits;
-        information_of_logits(&call, &derivatives, base, &warp, of)
+        information_of_logits(&call, &derivatives, base, warp, of)
     })
 }
 
@@ -374,11 +390,12 @@ fn information_of_logits<'py>(
     call: &ElementCall<'py>,
     derivatives: &Derivatives<'py>,
     base: Option<f64>,
-    warp: &WarpCall<'py>,
+    warp: &Bound<'py, PyAny>,
     of: OfLogits,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let warp = warp_of(warp)?;
     let view = warp.view()?;
-    call.run(derivatives, Some(warp), |inputs, outputs, interrupted| {
+    call.run(derivatives, Some(&warp), |inputs, outputs, interrupted| {
         of(inputs, base, &view, outputs, interrupted)
     })
 }
@@ -390,7 +407,7 @@ fn kl_divergence_with_logits<'py>(
     q_logits: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = axis_of)] axis: isize,
     base: Option<f64>,
-    #[pyo3(from_py_with = warp_of)] warp: WarpCall<'py>,
+    warp: &Bound<'py, PyAny>,
     return_grad: &Bound<'py, PyAny>,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
@@ -399,7 +416,7 @@ fn kl_divergence_with_logits<'py>(
         let call = ElementCall::of_two(("p_logits", p_logits), ("q_logits", q_logits), axis)?;
         let derivatives = Derivatives::of_two(return_grad, grad_output, grad_out)?;
         let of = compute::kl_divergence_with_logits::kl_divergence_with_logits;
-        information_of_logits(&call, &derivatives, base, &warp, of)
+        information_of_logits(&call, &derivatives, base, warp, of)
     })
 }
 
@@ -410,7 +427,7 @@ fn js_divergence_with_logits<'py>(
     q_logits: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = axis_of)] axis: isize,
     base: Option<f64>,
-    #[pyo3(from_py_with = warp_of)] warp: WarpCall<'py>,
+    warp: &Bound<'py, PyAny>,
     return_grad: &Bound<'py, PyAny>,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
@@ -419,7 +436,7 @@ fn js_divergence_with_logits<'py>(
         let call = ElementCall::of_two(("p_logits", p_logits), ("q_logits", q_logits), axis)?;
         let derivatives = Derivatives::of_two(return_grad, grad_output, grad_out)?;
         let of = compute::js_divergence_with_logits::js_divergence_with_logits;
-        information_of_logits(&call, &derivatives, base, &warp, of)
+        information_of_logits(&call, &derivatives, base, warp, of)
     })
 }
 
@@ -429,12 +446,12 @@ fn token_log_prob<'py>(
     input: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = some_axis_of)] axis: Option<isize>,
-    #[pyo3(from_py_with = warp_of)] warp: WarpCall<'py>,
+    warp: &Bound<'py, PyAny>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Tokenwise<'py>> {
-    guarded(|| tokens(input, target, axis, &warp, (return_grad, grad_output, grad_out)))
+    guarded(|| tokens(input, target, axis, &warp_of(warp)?, (return_grad, grad_output, grad_out)))
 }
 
 /// A map of each element, into `out` where it is given.
@@ -481,12 +498,13 @@ fn normalised<'py>(
     py: Python<'py>,
     input: &Bound<'py, PyAny>,
     axis: isize,
-    warp: &WarpCall<'py>,
+    warp: &Bound<'py, PyAny>,
     out: Option<&Bound<'py, PyAny>>,
     log: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let warp = warp_of(warp)?;
     let view = warp.view()?;
-    mapped(py, input, Some(warp), out, |input, out, interrupted| {
+    mapped(py, input, Some(&warp), out, |input, out, interrupted| {
         let axis = class_axis("input", input.shape(), Some(axis))?;
         if log {
             compute::softmax::log_softmax(input, axis, &view, out, interrupted)
@@ -501,10 +519,10 @@ fn softmax<'py>(
     py: Python<'py>,
     input: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = axis_of)] axis: isize,
-    #[pyo3(from_py_with = warp_of)] warp: WarpCall<'py>,
+    warp: &Bound<'py, PyAny>,
     out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    normalised(py, input, axis, &warp, out, false)
+    normalised(py, input, axis, warp, out, false)
 }
 
 #[pyfunction]
@@ -512,10 +530,10 @@ fn log_softmax<'py>(
     py: Python<'py>,
     input: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = axis_of)] axis: isize,
-    #[pyo3(from_py_with = warp_of)] warp: WarpCall<'py>,
+    warp: &Bound<'py, PyAny>,
     out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    normalised(py, input, axis, &warp, out, true)
+    normalised(py, input, axis, warp, out, true)
 }
 
 #[pyfunction]
@@ -524,7 +542,7 @@ fn logsumexp<'py>(
     input: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = axis_of)] axis: isize,
     keepdims: bool,
-    #[pyo3(from_py_with = warp_of)] warp: WarpCall<'py>,
+    warp: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
         let input = Array::floats("input", input)?;
@@ -532,6 +550,7 @@ fn logsumexp<'py>(
         let mut shape = input.shape().to_vec();
         shape.remove(axis);
         let out = input.losses(&shape)?;
+        let warp = warp_of(warp)?;
         let (view, warp, to) = (input.view()?, warp.view()?, out.view_mut()?);
         detached(py, |interrupted| {
             compute::softmax::logsumexp(view, axis, &warp, to, interrupted)

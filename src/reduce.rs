@@ -112,7 +112,7 @@ impl<'a> Reduce<'a> {
 
     /// The answer: the sum of the losses over a denominator.
     pub(crate) fn answer(&self, sum: f64, denominator: f64) -> f64 {
-        if sum == 0.0 && denominator == 0.0 { self.empty } else { sum / denominator }
+        if denominator == 0.0 { self.empty } else { sum / denominator }
     }
 
     /// The sum of the weights of `losses` losses, each 1 without weights.

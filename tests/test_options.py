@@ -285,6 +285,9 @@ def test_the_mean_of_nothing():
     assert loss == 0.5
     assert not grad.any()
     assert F.cross_entropy(x[:0], y[:0], empty=0.5) == 0.5
+    weightless = {"weight": np.zeros(4), "z_loss": 0.1, "label_smoothing": 0.1}
+    assert math.isnan(F.cross_entropy(x, [0, 1, 2], **weightless))
+    assert F.cross_entropy(x, [0, 1, 2], **weightless, empty=2.0) == 2
     assert F.binary_cross_entropy(x[:0], x[:0], empty=0.5) == 0.5
     assert F.cross_entropy(x, y, reduction="sum") == 0
 
@@ -403,8 +406,9 @@ def test_classes_hold_options(rng):
 def test_refusals(match, error, given):
     x, y = np.zeros((3, 4)), np.zeros(3, int)
     out = np.full((3, 4), 9.0)
-    with pytest.raises(error, match=match):
+    with pytest.raises(error, match=match) as raised:
         F.cross_entropy(x, y, grad_out=out, **given)
+    assert not getattr(raised.value, "__notes__", [])
     assert np.all(out == 9)
 
 

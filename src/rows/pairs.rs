@@ -368,19 +368,8 @@ impl<F: Element> Block<'_, F> {
     /// Vector `k` of both arrays' column of rows from `at` on.
     #[inline(always)]
     fn load<const ALONG: bool, S: Isa>(&self, simd: S, k: usize, at: usize) -> [S::f64s; 2] {
-        let n = S::f64s::LEN;
-        self.x.map(
-            #[inline(always)]
-            |x| {
-                let rest = if ALONG { &x[k * n..] } else { &x[k * self.step + at..] };
-                if rest.len() >= n {
-                    return F::load_f64s::<S>(simd, rest);
-                }
-                let mut lanes = [F::of(f64::NEG_INFINITY); 8];
-                lanes[..rest.len()].copy_from_slice(rest);
-                F::load_f64s::<S>(simd, &lanes)
-            },
-        )
+        let first = if ALONG { k * S::f64s::LEN } else { k * self.step + at };
+        [part::<S, F>(simd, &self.x[0][first..]), part::<S, F>(simd, &self.x[1][first..])]
     }
 
     /// The reverse of [`Self::load`].
@@ -403,6 +392,17 @@ impl<F: Element> Block<'_, F> {
         let len = rest.len();
         rest.copy_from_slice(&lanes[..len]);
     }
+}
+
+/// A vector, or what is left of the classes.
+#[inline(always)]
+fn part<S: Isa, F: Element>(simd: S, rest: &[F]) -> S::f64s {
+    if rest.len() >= S::f64s::LEN {
+        return F::load_f64s::<S>(simd, rest);
+    }
+    let mut lanes = [F::of(f64::NEG_INFINITY); 8];
+    lanes[..rest.len()].copy_from_slice(rest);
+    F::load_f64s::<S>(simd, &lanes)
 }
 
 /// Sums in the precision that `F` needs.
@@ -455,6 +455,22 @@ fn exp_in_two<S: Isa, F: Element>(simd: S, shift: &Shift<S, f64>, x: S::f64s) ->
     shift.exp_in_two(simd, constants, x - shift.center)
 }
 
+/// The sum of all exponentials, in two parts, and log-sum-exp less the maximum, from the sum of those
+/// below it and how many are at it.
+#[inline(always)]
+fn with_top<S: Isa, F: Element>(
+    simd: S,
+    shift: &Shift<S, f64>,
+    max: S::f64s,
+    [below, ties]: [S::f64s; 2],
+) -> ([S::f64s; 2], S::f64s) {
+    let [top, top_low] = exp_in_two::<S, F>(simd, shift, max);
+    let others = (ties - splat::<S, f64>(simd, 1.0)).mul_add(top, below);
+    let log = log_with_odds::<S, f64>(simd, others, [top, top_low]);
+    let [sum, low] = two_sum(top, others);
+    ([sum, ties.mul_add(top_low, low)], log)
+}
+
 /// The softmaxes of two rows in each lane, or of one pair of rows in all.
 #[derive(Clone, Copy)]
 struct Softmaxes<S: Isa, F> {
@@ -489,10 +505,10 @@ impl<S: Isa, F: Element> Softmaxes<S, F> {
         if !mended && (infinite(max[0]) || infinite(max[1])) {
             return None;
         }
-        let shifts = [0, 1].map(
-            #[inline(always)]
-            |i| Shift::<S, f64>::of_max(simd, max[i], c(0.0)).0,
-        );
+        let shifts = [
+            Shift::<S, f64>::of_max(simd, max[0], c(0.0)).0,
+            Shift::<S, f64>::of_max(simd, max[1], c(0.0)).0,
+        ];
         // Without the maxima, as everywhere: a confident row's others would be lost in its sum.
         let mut others = [Sums::<S, F>::zero(simd); 2];
         let mut ties = [c(0.0); 2];
@@ -508,43 +524,38 @@ impl<S: Isa, F: Element> Softmaxes<S, F> {
                 ties[i] += below.select(c(0.0), c(1.0));
             }
         }
-        let mut logs = max;
-        let sums = [0, 1].map(
-            #[inline(always)]
-            |i| {
-                let ties = if ALONG { c(ties[i].reduce_sum()) } else { ties[i] };
-                let [top, top_low] = exp_in_two::<S, F>(simd, &shifts[i], max[i]);
-                let more = ties - c(1.0);
-                let others = more.mul_add(top, others[i].total::<ALONG>(simd));
-                logs[i] = log_with_odds::<S, f64>(simd, others, [top, top_low]);
-                let [sum, low] = two_sum(top, others);
-                [sum, ties.mul_add(top_low, low)]
-            },
-        );
+        let total = |i: usize| {
+            let ties = if ALONG { c(ties[i].reduce_sum()) } else { ties[i] };
+            [others[i].total::<ALONG>(simd), ties]
+        };
+        let (sum_a, log_a) = with_top::<S, F>(simd, &shifts[0], max[0], total(0));
+        let (sum_b, log_b) = with_top::<S, F>(simd, &shifts[1], max[1], total(1));
         let [high, low] = two_sum(max[1], -max[0]);
-        let [k, k_low] = two_sum(high, logs[1] - logs[0]);
+        let [k, k_low] = two_sum(high, log_b - log_a);
+        let sums = [sum_a, sum_b];
         Some(Self { shifts, sums, k: [k, k_low + low], precision: std::marker::PhantomData })
+    }
+
+    /// The mass of a class with a logit of the first or second array.
+    #[inline(always)]
+    fn mass(&self, simd: S, of: usize, x: S::f64s) -> S::f64s {
+        let [e, e_low] = exp_in_two::<S, F>(simd, &self.shifts[of], x);
+        let [sum, sum_low] = self.sums[of];
+        let p = e / sum;
+        if F::KIND == Kind::F32 {
+            return p;
+        }
+        // What the division is short of.
+        let product = p * sum;
+        let left = (e - product) - simd::lost(simd, p, sum, product);
+        p + (left + (-p).mul_add(sum_low, e_low)) / sum
     }
 
     /// What is known of classes with logits `a` and `b`.
     #[inline(always)]
     fn pair(&self, simd: S, [a, b]: [S::f64s; 2]) -> Pair<S> {
         let c = |v: f64| splat::<S, f64>(simd, v);
-        let [p, q] = [0, 1].map(
-            #[inline(always)]
-            |i| {
-                let [e, e_low] = exp_in_two::<S, F>(simd, &self.shifts[i], [a, b][i]);
-                let [sum, sum_low] = self.sums[i];
-                let p = e / sum;
-                if F::KIND == Kind::F32 {
-                    return p;
-                }
-                // What the division is short of.
-                let product = p * sum;
-                let left = (e - product) - simd::lost(simd, p, sum, product);
-                p + (left + (-p).mul_add(sum_low, e_low)) / sum
-            },
-        );
+        let (p, q) = (self.mass(simd, 0, a), self.mass(simd, 1, b));
         let [far, far_low] = two_sum(b, -a);
         let [near, near_low] = two_sum(far, -self.k[0]);
         let finite = far.abs().simd_lt(c(f64::INFINITY));
