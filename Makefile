@@ -7,7 +7,7 @@ ENV := build/env
 SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md $(wildcard LICENSE*) \
 	$(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name py.typed)
 
-.PHONY: help demo test test-rust test-python check bench exhaustive docs wheel clean
+.PHONY: help demo connections test test-rust test-python check bench exhaustive docs wheel clean
 # One at a time: each step uses all cores, and its output reads in order.
 .NOTPARALLEL:
 
@@ -16,6 +16,9 @@ help:  ## List the targets
 
 demo: $(ENV)/demo.wheel  ## Fit handwritten digits with crossent, NumPy and SciPy
 	$(ENV)/demo/bin/python examples/digits.py --out build/digits.png
+
+connections: $(ENV)/demo.wheel  ## Write docs/connections.md and its figures
+	$(ENV)/demo/bin/python examples/connections.py --out docs
 
 test: test-rust test-python  ## Run every test, of Rust and of Python
 

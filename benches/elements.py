@@ -1,10 +1,11 @@
-"""Losses of elements, entropies and divergences beside torch's, and beside the time to read their
-inputs.
+"""Losses of elements, entropies, divergences and softmax beside torch's, and beside the time to
+read their inputs.
 
 Float32 arrays of one shape with all cores, the loss alone and with its gradient into a buffer that
 is used again (torch's autograd makes a new one). Answers are checked against float64 before
 anything is timed; then the contestants take turns, as in peers.py. The floor of a loss is a read of
-all of its inputs, that of a gradient a copy of one of them besides.
+all of its inputs, that of a gradient a copy of one of them besides. What softmax and log_softmax
+write goes into buffers that are used again, torch's too; their floor is a copy.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ import crossent.functional as F
 from crossent import _core
 
 TOLERANCE = 1e-6
+SOFTMAX_TOLERANCE = 1e-4
 REPEATS, QUICK_REPEATS = 11, 3
+SOFTMAX_SHAPE = (2048, 8192)
 # Those that read their first array alone.
 ALONE = {"entropy", "entropy_with_logits"}
 
@@ -100,6 +103,26 @@ LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[[Array,
 }
 
 
+# Of an array and a buffer: crossent's function, torch's, and the same in float64
+SOFTMAX: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[[Array], Any]]] = {
+    "softmax": (
+        lambda x, out: F.softmax(x, -1, out=out),
+        lambda x, out: torch.softmax(x, -1, out=out),
+        lambda x: scipy.special.softmax(x, -1),
+    ),
+    "log_softmax": (
+        lambda x, out: F.log_softmax(x, -1, out=out),
+        lambda x, out: torch.log_softmax(x, -1, out=out),
+        lambda x: scipy.special.log_softmax(x, -1),
+    ),
+    "logsumexp": (
+        lambda x, _: F.logsumexp(x, -1),
+        lambda x, _: torch.logsumexp(x, -1),
+        lambda x: scipy.special.logsumexp(x, -1),
+    ),
+}
+
+
 def inputs(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[Array, Array]:
     x = rng.standard_normal(shape, np.float32) * 3
     t = rng.integers(0, 2, shape).astype(np.float32)
@@ -146,6 +169,34 @@ def measure(name: str, shape: tuple[int, ...], repeats: int) -> list[list[float]
     ]
 
 
+def measure_softmax(name: str, repeats: int) -> list[float]:
+    """Seconds of the floor, of crossent and of torch."""
+    ours, theirs, exact = SOFTMAX[name]
+    x = np.random.default_rng(0).standard_normal(SOFTMAX_SHAPE, np.float32) * 3
+    out, want = np.empty_like(x), exact(x.astype(np.float64))
+    tx, tout = torch.from_numpy(x), torch.empty(SOFTMAX_SHAPE)
+    for title, got in (("crossent", ours(x, out)), ("torch", theirs(tx, tout).numpy())):
+        error = np.max(np.abs(got / want - 1))
+        if not error <= SOFTMAX_TOLERANCE:
+            raise SystemExit(f"{name}: {title} is off by {error:.1e} of an element")
+
+    def floor() -> None:
+        if name == "logsumexp":
+            _core._read_floor(x)
+        else:
+            _core._copy_floor(x, out)
+
+    return race([floor, lambda: ours(x, out), lambda: theirs(tx, tout)], repeats)
+
+
+def cells_of(floor: float, ours: float, theirs: float) -> list[str]:
+    return [
+        duration(floor),
+        f"**{duration(ours)}** ({digits(ours / floor)} floors)",
+        f"{duration(theirs)} ({digits(theirs / ours)}×)",
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -160,13 +211,13 @@ def main() -> None:
     heads = "read floor | crossent | torch | floor with gradient | crossent | torch"
     print(f"| loss | {heads} |\n|---{'|---:' * 6}|")
     for name in LOSSES:
-        cells = []
-        for floor, ours, theirs in measure(name, options.shape, repeats):
-            cells += [
-                duration(floor),
-                f"**{duration(ours)}** ({digits(ours / floor)} floors)",
-                f"{duration(theirs)} ({digits(theirs / ours)}×)",
-            ]
+        cells = [
+            cell for times in measure(name, options.shape, repeats) for cell in cells_of(*times)
+        ]
+        print(f"| `{name}` | {' | '.join(cells)} |", flush=True)
+    print(f"\n| {SOFTMAX_SHAPE} | floor | crossent | torch |\n|---{'|---:' * 3}|")
+    for name in SOFTMAX:
+        cells = cells_of(*measure_softmax(name, repeats))
         print(f"| `{name}` | {' | '.join(cells)} |", flush=True)
 
 

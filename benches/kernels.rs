@@ -9,8 +9,9 @@ use crossent::float::Real;
 use crossent::losses::cross_entropy::{Options, cross_entropy};
 use crossent::losses::nll_loss::nll_loss;
 use crossent::losses::{Inputs, Outputs, softmax};
-use crossent::reduce::Reduction;
+use crossent::reduce::{Reduce, Reduction};
 use crossent::view::{View, ViewMut};
+use crossent::warp::Warp;
 use std::time::Duration;
 
 const SHAPES: [&[usize]; 6] = [
@@ -79,9 +80,7 @@ impl<F: Real> Problem<F> {
             axis: 1,
             weight: None,
             ignore_index: -100,
-            reduction: Reduction::Mean,
-            grad_output: 1.0,
-            grad_outputs: None,
+            reduce: Reduce { reduction: Reduction::Mean, ..Reduce::default() },
         }
     }
 
@@ -91,7 +90,7 @@ impl<F: Real> Problem<F> {
 
     fn cross_entropy(&self, grad: Option<&mut [F]>) -> f64 {
         let (inputs, outputs) = (self.inputs(), self.outputs(grad));
-        cross_entropy(&inputs, Options::default(), outputs, &|| false).expect("valid inputs")
+        cross_entropy(&inputs, &Options::default(), outputs, &|| false).expect("valid inputs")
     }
 
     fn nll_loss(&self, grad: Option<&mut [F]>) -> f64 {
@@ -179,13 +178,16 @@ fn time_softmax(criterion: &mut Criterion) {
     let mut sums = vec![0.0_f32; problem.y.len()];
     let x = || View::of(&problem.x, shape);
     let softmax = |out: &mut [f32]| {
-        softmax::softmax(x(), 1, ViewMut::of(out, shape), &|| false).expect("valid inputs");
+        softmax::softmax(x(), 1, &Warp::default(), ViewMut::of(out, shape), &|| false)
+            .expect("valid inputs");
     };
     let log_softmax = |out: &mut [f32]| {
-        softmax::log_softmax(x(), 1, ViewMut::of(out, shape), &|| false).expect("valid inputs");
+        softmax::log_softmax(x(), 1, &Warp::default(), ViewMut::of(out, shape), &|| false)
+            .expect("valid inputs");
     };
     let logsumexp = |sums: &mut [f32]| {
-        softmax::logsumexp(x(), 1, ViewMut::of(sums, rows), &|| false).expect("valid inputs");
+        softmax::logsumexp(x(), 1, &Warp::default(), ViewMut::of(sums, rows), &|| false)
+            .expect("valid inputs");
     };
 
     // Elements of some rows.

@@ -85,19 +85,47 @@ pub trait Real:
     fn narrow_bf16(src: &[Self], dst: &mut [bf16]);
 }
 
+/// On the way to a 16-bit type: what is lost shows in the last bit, so that rounding once more is
+/// rounding once (round to odd: Boldo and Melquiond, "Emulation of FMA and correctly rounded sums",
+/// 2008). The `half` crate's conversions from `f64` look at the first 32 bits alone.
+#[inline(always)]
+fn to_odd(x: f64) -> f32 {
+    let near = x as f32;
+    let wide = f64::from(near);
+    if wide == x {
+        return near;
+    }
+    let toward_0 = near.to_bits() - u32::from(wide.abs() > x.abs());
+    f32::from_bits(toward_0 | 1)
+}
+
 macro_rules! half_slices {
     ($widen:ident, $narrow:ident) => {
         fn widen_f16(src: &[f16], dst: &mut [Self]) {
             src.$widen(dst);
         }
         fn narrow_f16(src: &[Self], dst: &mut [f16]) {
-            dst.$narrow(src);
+            $narrow!(f16, src, dst);
         }
         fn widen_bf16(src: &[bf16], dst: &mut [Self]) {
             src.$widen(dst);
         }
         fn narrow_bf16(src: &[Self], dst: &mut [bf16]) {
-            dst.$narrow(src);
+            $narrow!(bf16, src, dst);
+        }
+    };
+}
+
+macro_rules! narrow_f32 {
+    ($half:ident, $src:ident, $dst:ident) => {
+        $dst.convert_from_f32_slice($src)
+    };
+}
+
+macro_rules! narrow_f64 {
+    ($half:ident, $src:ident, $dst:ident) => {
+        for (src, dst) in $src.iter().zip($dst) {
+            *dst = $half::from_f32(to_odd(*src));
         }
     };
 }
@@ -112,7 +140,7 @@ impl Real for f32 {
     fn wide(self) -> f64 {
         f64::from(self)
     }
-    half_slices!(convert_to_f32_slice, convert_from_f32_slice);
+    half_slices!(convert_to_f32_slice, narrow_f32);
 }
 
 impl Real for f64 {
@@ -125,7 +153,7 @@ impl Real for f64 {
     fn wide(self) -> f64 {
         self
     }
-    half_slices!(convert_to_f64_slice, convert_from_f64_slice);
+    half_slices!(convert_to_f64_slice, narrow_f64);
 }
 
 /// A type that buffers hold: its bytes, and how it converts to and from a [`Real`].
@@ -178,7 +206,7 @@ stored!(f64, F::of, F::wide);
 stored!(
     f16,
     |x: f16| F::of(x.to_f64()),
-    |x: F| f16::from_f64(x.wide()),
+    |x: F| f16::from_f32(to_odd(x.wide())),
     fn read_slice<F: Real>(src: &[f16], dst: &mut [F]) {
         F::widen_f16(src, dst);
     },
@@ -189,7 +217,7 @@ stored!(
 stored!(
     bf16,
     |x: bf16| F::of(x.to_f64()),
-    |x: F| bf16::from_f64(x.wide()),
+    |x: F| bf16::from_f32(to_odd(x.wide())),
     fn read_slice<F: Real>(src: &[bf16], dst: &mut [F]) {
         F::widen_bf16(src, dst);
     },
@@ -222,3 +250,43 @@ macro_rules! stored_integers {
 }
 
 stored_integers!(i8, i16, i32, i64, u8, u16, u32, u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rounds by exact distances: to the nearer neighbour, to the even one between two.
+    fn nearest(x: f64, value: impl Fn(u16) -> f64) -> u16 {
+        let finite = (0..0x7c00_u16).filter(|bits| value(*bits).is_finite());
+        finite
+            .min_by(|a, b| {
+                let far = |bits: u16| (value(bits) - x).abs();
+                far(*a).total_cmp(&far(*b)).then((a % 2).cmp(&(b % 2)))
+            })
+            .expect("some are finite")
+    }
+
+    #[test]
+    fn halves_are_rounded_once() {
+        let close = [0.0, 1e-12, -1e-12, 3e-8, -3e-8, 1e-3];
+        for bits in [0_u16, 1, 2, 77, 0x3c00, 0x3c01, 0x3fff, 0x4000, 0x7000] {
+            for tilt in close {
+                let between = |low: f64, high: f64| (low + high) / 2.0 * (1.0 + tilt);
+                let x = between(f16::from_bits(bits).into(), f16::from_bits(bits + 1).into());
+                let want = nearest(x, |bits| f16::from_bits(bits).into());
+                assert_eq!(f16::rounded(x).to_bits(), want, "{x:e} {tilt:e}");
+                let mut slice = [f16::default()];
+                f64::narrow_f16(&[x], &mut slice);
+                assert_eq!(slice[0].to_bits(), want);
+                let x = between(bf16::from_bits(bits).into(), bf16::from_bits(bits + 1).into());
+                let want = nearest(x, |bits| bf16::from_bits(bits).into());
+                assert_eq!(bf16::rounded(x).to_bits(), want, "{x:e} {tilt:e}");
+                assert_eq!(bf16::rounded(x as f32), bf16::from_f32(x as f32));
+            }
+        }
+        for x in [f64::INFINITY, f64::NEG_INFINITY, 1e300, -1e300, 1e-300] {
+            assert_eq!(f64::from(bf16::rounded(x)), if x.abs() < 1.0 { 0.0 } else { x * 1e300 });
+        }
+        assert!(f16::rounded(f64::NAN).is_nan());
+    }
+}

@@ -8,6 +8,7 @@
 //! | [`losses`] | one file a loss: its formula, what a row's summary becomes |
 //! | `rows` | the softmax family's engine: summarise, settle, emit, along or across |
 //! | `pointwise` | the sigmoid family's engine: value and derivatives of each element |
+//! | [`warp`] | temperature, softcap and class mask, before either traversal |
 //! | [`reduce`] | reductions, the census of targets, denominators |
 //! | [`pool`] | the one entrance to threads |
 //! | [`simd`] | vector mathematics, written once for every instruction set |
@@ -28,3 +29,4 @@ pub mod reduce;
 mod rows;
 pub mod simd;
 pub mod view;
+pub mod warp;

@@ -7,21 +7,23 @@ pub mod cross_entropy;
 pub mod entropy;
 pub mod entropy_with_logits;
 pub mod js_divergence;
+pub mod js_divergence_with_logits;
 pub mod kl_div;
 pub mod kl_divergence;
+pub mod kl_divergence_with_logits;
 pub mod multilabel_soft_margin_loss;
 pub mod nll_loss;
 pub mod sigmoid;
 pub mod sigmoid_focal_loss;
 pub mod soft_margin_loss;
 pub mod softmax;
+pub mod token_log_prob;
 
 mod common;
+mod divergence;
 mod elements;
 mod unit;
 
-#[cfg(feature = "python")]
-pub(crate) use common::show_shape;
 pub use common::{Inputs, Outputs};
 pub use elements::Elements;
 
@@ -49,5 +51,8 @@ pub const TABLE: &[Entry] = &[
     Entry { function: "entropy_with_logits", class: None },
     Entry { function: "binary_entropy", class: None },
     Entry { function: "kl_divergence", class: None },
+    Entry { function: "kl_divergence_with_logits", class: None },
     Entry { function: "js_divergence", class: None },
+    Entry { function: "js_divergence_with_logits", class: None },
+    Entry { function: "token_log_prob", class: None },
 ];

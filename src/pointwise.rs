@@ -121,6 +121,8 @@ pub(crate) struct Job<'a, L> {
     pub(crate) target: Option<Rows<'a>>,
     pub(crate) weight: Option<Rows<'a>>,
     pub(crate) positive: Option<Rows<'a>>,
+    /// Where it is 0, an element counts nothing, whatever it is.
+    pub(crate) sample: Option<Rows<'a>>,
     /// The upstream gradient, and what it is divided by.
     pub(crate) upstream: (Upstream<'a>, f64),
     pub(crate) loss: L,
@@ -199,7 +201,8 @@ impl Tile {
 struct Sources<'b, F> {
     x: &'b [F],
     t: Option<&'b [F]>,
-    weights: Option<[&'b [F]; 3]>,
+    /// Weights, weights of the positive part, upstream gradients, weights of losses.
+    weights: Option<[&'b [F]; 4]>,
 }
 
 /// A thread's memory for a call.
@@ -207,8 +210,7 @@ struct Sources<'b, F> {
 struct Scratch<F> {
     x: Vec<F>,
     t: Vec<F>,
-    /// Weights, weights of the positive part, upstream gradients.
-    weights: [Vec<F>; 3],
+    weights: [Vec<F>; 4],
     value: Vec<F>,
     first: Vec<F>,
     second: Vec<F>,
@@ -245,24 +247,35 @@ impl<S: Isa> Seeing<S> {
     ) -> [S::f64s; 3] {
         let c = |v: f64| splat::<S, f64>(simd, v);
         let load = |from: &[F]| F::load_f64s::<S>(simd, from);
-        let point = Point {
+        let mut point = Point {
             x: load(from.x),
             t: from.t.map_or(c(0.0), load),
-            positive: from.weights.map_or(c(1.0), |[_, positive, _]| load(positive)),
+            positive: from.weights.map_or(c(1.0), |[_, positive, ..]| load(positive)),
         };
-        let mut jet = loss.at::<S, F>(simd, &point);
-        let mut upstream = c(upstream);
-        if let Some([weight, _, own]) = from.weights {
-            let weight = load(weight);
+        if let Some([.., sample]) = from.weights {
+            let left_out = load(sample).simd_eq(c(0.0));
+            point.x = left_out.select(c(0.0), point.x);
+            point.t = left_out.select(c(0.0), point.t);
+        }
+        let Jet { mut value, mut first, mut second } = loss.at::<S, F>(simd, &point);
+        if let Some([weight, _, own, sample]) = from.weights {
+            let (weight, sample) = (load(weight), load(sample));
             // No weight on an infinite loss is nothing.
-            let nothing = weight.simd_eq(c(0.0)) & jet.value.abs().simd_eq(c(f64::INFINITY));
-            jet.value = nothing.select(c(0.0), weight * jet.value);
-            upstream = upstream * load(own) * weight;
+            let nothing = weight.simd_eq(c(0.0)) & value.abs().simd_eq(c(f64::INFINITY));
+            value = nothing.select(c(0.0), weight * value);
+            let left_out = sample.simd_eq(c(0.0));
+            value = left_out.select(c(0.0), sample * value);
+            let factor = c(upstream) * load(own) * weight * sample;
+            (first, second) = (first * factor, second * factor);
+            first = left_out.select(c(0.0), first);
+            second = left_out.select(c(0.0), second);
+        } else {
+            (first, second) = (first * c(upstream), second * c(upstream));
         }
         if L::DOMAIN != Domain::Everywhere {
             self.excess = L::DOMAIN.excess(simd, &point).max(self.excess);
         }
-        let mut counted = jet.value;
+        let mut counted = value;
         if live < S::f64s::LEN {
             let mut lanes = [0.0; 8];
             simd::store::<S, f64>(counted, &mut lanes);
@@ -274,7 +287,7 @@ impl<S: Isa> Seeing<S> {
         } else {
             self.sum += counted;
         }
-        [jet.value, jet.first * upstream, jet.second * upstream]
+        [value, first, second]
     }
 }
 
@@ -482,11 +495,12 @@ impl<L: Pointwise> Job<'_, L> {
             Upstream::PerRow(g) if to.grad.is_some() || to.second.is_some() => Some(g),
             _ => None,
         };
-        let some = self.weight.is_some() || self.positive.is_some() || own.is_some();
-        let [w, p, u] = &mut s.weights;
+        let given = [self.weight.as_ref(), self.positive.as_ref(), own, self.sample.as_ref()];
+        let some = given.iter().any(Option::is_some);
+        let [w, p, u, o] = &mut s.weights;
         let weights = some.then(|| {
-            let given = [(self.weight.as_ref(), w), (self.positive.as_ref(), p), (own, u)];
-            given.map(|(from, scratch)| -> &[F] {
+            let [weight, positive, own, sample] = given;
+            [(weight, w), (positive, p), (own, u), (sample, o)].map(|(from, scratch)| -> &[F] {
                 let Some(from) = from else {
                     scratch.clear();
                     scratch.resize(len, F::of(1.0));
@@ -524,6 +538,9 @@ impl<L: Pointwise> Job<'_, L> {
             found.outside = all
                 .filter_map(|(r, c)| {
                     let at = r * row_step + c * class_step;
+                    if from.weights.is_some_and(|[.., sample]| sample[at].wide() == 0.0) {
+                        return None;
+                    }
                     let t = from.t.map_or(0.0, |t| t[at].wide());
                     let which = L::DOMAIN.outside(from.x[at].wide(), t)?;
                     Some((tile.rows.start + r, tile.classes.start + c, which))

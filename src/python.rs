@@ -11,11 +11,12 @@ use crate::error::Error;
 use crate::losses as compute;
 use crate::reduce::Reduction;
 use crate::view::{View, ViewMut};
+use crate::warp::Warp;
 use crate::{pool, simd};
 use array::{Array, class_axis};
 use call::{
-    Derivatives, ElementCall, LossCall, axis_of, detached, guarded, ignore_index_of, integer,
-    scalar, some_axis_of,
+    Derivatives, ElementCall, LossCall, Tokenwise, WarpCall, axis_of, detached, guarded,
+    ignore_index_of, integer, scalar, some_axis_of, tokens, warp_of, weighing_of,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -28,7 +29,10 @@ fn cross_entropy<'py>(
     weight: Option<&Bound<'py, PyAny>>,
     #[pyo3(from_py_with = ignore_index_of)] ignore_index: i64,
     reduction: &str,
+    weighing: &Bound<'py, PyAny>,
     label_smoothing: f64,
+    warp: &Bound<'py, PyAny>,
+    z_loss: f64,
     #[pyo3(from_py_with = some_axis_of)] axis: Option<isize>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
@@ -37,12 +41,22 @@ fn cross_entropy<'py>(
     hess_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
-        let call = LossCall::new(input, target, weight, ignore_index, reduction, axis, true)?;
+        let call = LossCall::new(
+            input,
+            target,
+            weight,
+            ignore_index,
+            (reduction, weighing_of(weighing)?),
+            axis,
+            true,
+        )?;
         let derivatives =
             Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
-        call.run(&derivatives, |inputs, outputs, interrupted| {
-            let options = compute::cross_entropy::Options { label_smoothing };
-            compute::cross_entropy::cross_entropy(inputs, options, outputs, interrupted)
+        let warp = warp_of(warp)?;
+        let options =
+            compute::cross_entropy::Options { label_smoothing, z_loss, warp: warp.view()? };
+        call.run(&derivatives, Some(&warp), |inputs, outputs, interrupted| {
+            compute::cross_entropy::cross_entropy(inputs, &options, outputs, interrupted)
         })
     })
 }
@@ -55,15 +69,24 @@ fn nll_loss<'py>(
     weight: Option<&Bound<'py, PyAny>>,
     #[pyo3(from_py_with = ignore_index_of)] ignore_index: i64,
     reduction: &str,
+    weighing: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = some_axis_of)] axis: Option<isize>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
-        let call = LossCall::new(input, target, weight, ignore_index, reduction, axis, false)?;
+        let call = LossCall::new(
+            input,
+            target,
+            weight,
+            ignore_index,
+            (reduction, weighing_of(weighing)?),
+            axis,
+            false,
+        )?;
         let derivatives = Derivatives::new(return_grad, grad_output, grad_out);
-        call.run(&derivatives, compute::nll_loss::nll_loss)
+        call.run(&derivatives, None, compute::nll_loss::nll_loss)
     })
 }
 
@@ -74,15 +97,20 @@ fn binary_cross_entropy<'py>(
     target: &Bound<'py, PyAny>,
     weight: Option<&Bound<'py, PyAny>>,
     reduction: &str,
+    weighing: &Bound<'py, PyAny>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
-        let call =
-            ElementCall::new(("input", input), ("target", target), [weight, None], reduction)?;
+        let call = ElementCall::new(
+            ("input", input),
+            ("target", target),
+            [weight, None],
+            (reduction, weighing_of(weighing)?),
+        )?;
         let derivatives = Derivatives::new(return_grad, grad_output, grad_out);
-        call.run(&derivatives, compute::binary_cross_entropy::binary_cross_entropy)
+        call.run(&derivatives, None, compute::binary_cross_entropy::binary_cross_entropy)
     })
 }
 
@@ -93,6 +121,7 @@ fn binary_cross_entropy_with_logits<'py>(
     target: &Bound<'py, PyAny>,
     weight: Option<&Bound<'py, PyAny>>,
     reduction: &str,
+    weighing: &Bound<'py, PyAny>,
     pos_weight: Option<&Bound<'py, PyAny>>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
@@ -105,12 +134,13 @@ fn binary_cross_entropy_with_logits<'py>(
             ("input", input),
             ("target", target),
             [weight, pos_weight],
-            reduction,
+            (reduction, weighing_of(weighing)?),
         )?;
         let derivatives =
             Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
         call.run(
             &derivatives,
+            None,
             compute::binary_cross_entropy_with_logits::binary_cross_entropy_with_logits,
         )
     })
@@ -123,6 +153,7 @@ fn multilabel_soft_margin_loss<'py>(
     target: &Bound<'py, PyAny>,
     weight: Option<&Bound<'py, PyAny>>,
     reduction: &str,
+    weighing: &Bound<'py, PyAny>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
@@ -130,12 +161,20 @@ fn multilabel_soft_margin_loss<'py>(
     hess_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
-        let call =
-            ElementCall::new(("input", input), ("target", target), [weight, None], reduction)?
-                .by_rows(-1, true)?;
+        let call = ElementCall::new(
+            ("input", input),
+            ("target", target),
+            [weight, None],
+            (reduction, weighing_of(weighing)?),
+        )?
+        .by_rows(-1, true)?;
         let derivatives =
             Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
-        call.run(&derivatives, compute::multilabel_soft_margin_loss::multilabel_soft_margin_loss)
+        call.run(
+            &derivatives,
+            None,
+            compute::multilabel_soft_margin_loss::multilabel_soft_margin_loss,
+        )
     })
 }
 
@@ -145,6 +184,7 @@ fn soft_margin_loss<'py>(
     input: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
     reduction: &str,
+    weighing: &Bound<'py, PyAny>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
@@ -152,10 +192,15 @@ fn soft_margin_loss<'py>(
     hess_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
-        let call = ElementCall::new(("input", input), ("target", target), [None, None], reduction)?;
+        let call = ElementCall::new(
+            ("input", input),
+            ("target", target),
+            [None, None],
+            (reduction, weighing_of(weighing)?),
+        )?;
         let derivatives =
             Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
-        call.run(&derivatives, compute::soft_margin_loss::soft_margin_loss)
+        call.run(&derivatives, None, compute::soft_margin_loss::soft_margin_loss)
     })
 }
 
@@ -167,6 +212,7 @@ fn sigmoid_focal_loss<'py>(
     alpha: f64,
     gamma: f64,
     reduction: &str,
+    weighing: &Bound<'py, PyAny>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
@@ -174,12 +220,16 @@ fn sigmoid_focal_loss<'py>(
     hess_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
-        let call =
-            ElementCall::new(("inputs", inputs), ("targets", targets), [None, None], reduction)?;
+        let call = ElementCall::new(
+            ("inputs", inputs),
+            ("targets", targets),
+            [None, None],
+            (reduction, weighing_of(weighing)?),
+        )?;
         let derivatives =
             Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
         let options = compute::sigmoid_focal_loss::Options { alpha, gamma };
-        call.run(&derivatives, |inputs, outputs, interrupted| {
+        call.run(&derivatives, None, |inputs, outputs, interrupted| {
             compute::sigmoid_focal_loss::sigmoid_focal_loss(inputs, options, outputs, interrupted)
         })
     })
@@ -191,6 +241,7 @@ fn kl_div<'py>(
     input: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
     reduction: &str,
+    weighing: &Bound<'py, PyAny>,
     log_target: bool,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
@@ -203,11 +254,18 @@ fn kl_div<'py>(
                 "reduction must be 'none', 'mean', 'batchmean' or 'sum', got {reduction:?}"
             )));
         }
+        let weighing = weighing_of(weighing)?;
+        weighing.check(reduction)?;
         let reduction = if by_batch { "mean" } else { reduction };
-        let call = ElementCall::new(("input", input), ("target", target), [None, None], reduction)?;
+        let call = ElementCall::new(
+            ("input", input),
+            ("target", target),
+            [None, None],
+            (reduction, weighing),
+        )?;
         let call = if by_batch { call.by_batch()? } else { call };
         let derivatives = Derivatives::new(return_grad, grad_output, grad_out);
-        call.run(&derivatives, |inputs, outputs, interrupted| {
+        call.run(&derivatives, None, |inputs, outputs, interrupted| {
             compute::kl_div::kl_div(inputs, log_target, outputs, interrupted)
         })
     })
@@ -227,7 +285,9 @@ fn information<'py>(
     base: Option<f64>,
     of: Information,
 ) -> PyResult<Bound<'py, PyAny>> {
-    call.run(derivatives, |inputs, outputs, interrupted| of(inputs, base, outputs, interrupted))
+    call.run(derivatives, None, |inputs, outputs, interrupted| {
+        of(inputs, base, outputs, interrupted)
+    })
 }
 
 #[pyfunction]
@@ -247,18 +307,24 @@ fn entropy<'py>(
 }
 
 #[pyfunction]
+#[allow(clippy::too_many_arguments, reason = "the signature is ours")]
 fn entropy_with_logits<'py>(
     logits: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = axis_of)] axis: isize,
     base: Option<f64>,
+    warp: &Bound<'py, PyAny>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
+    return_hess: bool,
+    hess_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
         let call = ElementCall::of("logits", logits)?.by_rows(axis, false)?;
-        let derivatives = Derivatives::new(return_grad, grad_output, grad_out);
-        information(&call, &derivatives, base, compute::entropy_with_logits::entropy_with_logits)
+        let derivatives =
+            Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
+        let of = compute::entropy_with_logits::entropy_with_logits;
+        information_of_logits(&call, &derivatives, base, warp, of)
     })
 }
 
@@ -311,10 +377,88 @@ fn js_divergence<'py>(
     })
 }
 
+type OfLogits = fn(
+    &compute::Elements<'_>,
+    Option<f64>,
+    &Warp<'_>,
+    compute::Outputs<'_>,
+    &dyn Fn() -> bool,
+) -> Result<f64, Error>;
+
+/// What is measured of logits.
+fn information_of_logits<'py>(
+    call: &ElementCall<'py>,
+    derivatives: &Derivatives<'py>,
+    base: Option<f64>,
+    warp: &Bound<'py, PyAny>,
+    of: OfLogits,
+) -> PyResult<Bound<'py, PyAny>> {
+    let warp = warp_of(warp)?;
+    let view = warp.view()?;
+    call.run(derivatives, Some(&warp), |inputs, outputs, interrupted| {
+        of(inputs, base, &view, outputs, interrupted)
+    })
+}
+
+#[pyfunction]
+#[allow(clippy::too_many_arguments, reason = "the signature is ours")]
+fn kl_divergence_with_logits<'py>(
+    p_logits: &Bound<'py, PyAny>,
+    q_logits: &Bound<'py, PyAny>,
+    #[pyo3(from_py_with = axis_of)] axis: isize,
+    base: Option<f64>,
+    warp: &Bound<'py, PyAny>,
+    return_grad: &Bound<'py, PyAny>,
+    grad_output: Option<&Bound<'py, PyAny>>,
+    grad_out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    guarded(|| {
+        let call = ElementCall::of_two(("p_logits", p_logits), ("q_logits", q_logits), axis)?;
+        let derivatives = Derivatives::of_two(return_grad, grad_output, grad_out)?;
+        let of = compute::kl_divergence_with_logits::kl_divergence_with_logits;
+        information_of_logits(&call, &derivatives, base, warp, of)
+    })
+}
+
+#[pyfunction]
+#[allow(clippy::too_many_arguments, reason = "the signature is ours")]
+fn js_divergence_with_logits<'py>(
+    p_logits: &Bound<'py, PyAny>,
+    q_logits: &Bound<'py, PyAny>,
+    #[pyo3(from_py_with = axis_of)] axis: isize,
+    base: Option<f64>,
+    warp: &Bound<'py, PyAny>,
+    return_grad: &Bound<'py, PyAny>,
+    grad_output: Option<&Bound<'py, PyAny>>,
+    grad_out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    guarded(|| {
+        let call = ElementCall::of_two(("p_logits", p_logits), ("q_logits", q_logits), axis)?;
+        let derivatives = Derivatives::of_two(return_grad, grad_output, grad_out)?;
+        let of = compute::js_divergence_with_logits::js_divergence_with_logits;
+        information_of_logits(&call, &derivatives, base, warp, of)
+    })
+}
+
+#[pyfunction]
+#[allow(clippy::too_many_arguments, reason = "the signature is ours")]
+fn token_log_prob<'py>(
+    input: &Bound<'py, PyAny>,
+    target: &Bound<'py, PyAny>,
+    #[pyo3(from_py_with = some_axis_of)] axis: Option<isize>,
+    warp: &Bound<'py, PyAny>,
+    return_grad: bool,
+    grad_output: Option<&Bound<'py, PyAny>>,
+    grad_out: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Tokenwise<'py>> {
+    guarded(|| tokens(input, target, axis, &warp_of(warp)?, (return_grad, grad_output, grad_out)))
+}
+
 /// A map of each element, into `out` where it is given.
 fn mapped<'py>(
     py: Python<'py>,
     input: &Bound<'py, PyAny>,
+    warp: Option<&WarpCall<'py>>,
     out: Option<&Bound<'py, PyAny>>,
     map: impl FnOnce(View<'_>, ViewMut<'_>, &dyn Fn() -> bool) -> Result<(), Error> + Send,
 ) -> PyResult<Bound<'py, PyAny>> {
@@ -322,7 +466,9 @@ fn mapped<'py>(
         let input = Array::floats("input", input)?;
         let given = out;
         let out = input.output_like("out", given)?;
-        out.refuse_overlap("out", &[("input", &input)], true)?;
+        let mut fixed = vec![("input", &input)];
+        fixed.extend(warp.into_iter().flat_map(WarpCall::arrays));
+        out.refuse_overlap("out", &fixed, true)?;
         let (view, to) = (input.view()?, out.view_mut()?);
         detached(py, |interrupted| map(view, to, interrupted))?;
         Ok(given.cloned().unwrap_or_else(|| out.into_any()))
@@ -335,7 +481,7 @@ fn sigmoid<'py>(
     input: &Bound<'py, PyAny>,
     out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    mapped(py, input, out, compute::sigmoid::sigmoid)
+    mapped(py, input, None, out, compute::sigmoid::sigmoid)
 }
 
 #[pyfunction]
@@ -344,7 +490,7 @@ fn logsigmoid<'py>(
     input: &Bound<'py, PyAny>,
     out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    mapped(py, input, out, compute::sigmoid::logsigmoid)
+    mapped(py, input, None, out, compute::sigmoid::logsigmoid)
 }
 
 /// Softmax or its logarithm, by `log`.
@@ -352,15 +498,18 @@ fn normalised<'py>(
     py: Python<'py>,
     input: &Bound<'py, PyAny>,
     axis: isize,
+    warp: &Bound<'py, PyAny>,
     out: Option<&Bound<'py, PyAny>>,
     log: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
-    mapped(py, input, out, |input, out, interrupted| {
+    let warp = warp_of(warp)?;
+    let view = warp.view()?;
+    mapped(py, input, Some(&warp), out, |input, out, interrupted| {
         let axis = class_axis("input", input.shape(), Some(axis))?;
         if log {
-            compute::softmax::log_softmax(input, axis, out, interrupted)
+            compute::softmax::log_softmax(input, axis, &view, out, interrupted)
         } else {
-            compute::softmax::softmax(input, axis, out, interrupted)
+            compute::softmax::softmax(input, axis, &view, out, interrupted)
         }
     })
 }
@@ -370,9 +519,10 @@ fn softmax<'py>(
     py: Python<'py>,
     input: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = axis_of)] axis: isize,
+    warp: &Bound<'py, PyAny>,
     out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    normalised(py, input, axis, out, false)
+    normalised(py, input, axis, warp, out, false)
 }
 
 #[pyfunction]
@@ -380,9 +530,10 @@ fn log_softmax<'py>(
     py: Python<'py>,
     input: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = axis_of)] axis: isize,
+    warp: &Bound<'py, PyAny>,
     out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    normalised(py, input, axis, out, true)
+    normalised(py, input, axis, warp, out, true)
 }
 
 #[pyfunction]
@@ -391,6 +542,7 @@ fn logsumexp<'py>(
     input: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = axis_of)] axis: isize,
     keepdims: bool,
+    warp: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
         let input = Array::floats("input", input)?;
@@ -398,8 +550,11 @@ fn logsumexp<'py>(
         let mut shape = input.shape().to_vec();
         shape.remove(axis);
         let out = input.losses(&shape)?;
-        let (view, to) = (input.view()?, out.view_mut()?);
-        detached(py, |interrupted| compute::softmax::logsumexp(view, axis, to, interrupted))?;
+        let warp = warp_of(warp)?;
+        let (view, warp, to) = (input.view()?, warp.view()?, out.view_mut()?);
+        detached(py, |interrupted| {
+            compute::softmax::logsumexp(view, axis, &warp, to, interrupted)
+        })?;
         if keepdims {
             shape.insert(axis, 1);
             return out.into_any().call_method1("reshape", (shape,));
@@ -497,6 +652,9 @@ fn core(module: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(binary_entropy, module)?,
         wrap_pyfunction!(kl_divergence, module)?,
         wrap_pyfunction!(js_divergence, module)?,
+        wrap_pyfunction!(kl_divergence_with_logits, module)?,
+        wrap_pyfunction!(js_divergence_with_logits, module)?,
+        wrap_pyfunction!(token_log_prob, module)?,
         wrap_pyfunction!(sigmoid, module)?,
         wrap_pyfunction!(logsigmoid, module)?,
         wrap_pyfunction!(softmax, module)?,

@@ -15,9 +15,11 @@ mod emit;
 #[cfg(feature = "python")]
 pub(crate) mod floor;
 pub(crate) mod mass;
+pub(crate) mod pairs;
 mod scratch;
 pub(crate) mod settle;
 mod summary;
+mod tile;
 
 use crate::error::Result;
 use crate::pool;
@@ -25,9 +27,10 @@ use crate::reduce::Census;
 use crate::simd::sum::Compensated;
 use crate::simd::{self, Element, Isa, dispatch};
 use crate::view::{Rows, RowsMut, Span, Spans};
+use crate::warp::Warped;
 use mass::{Mass, with_parts};
 use scratch::Scratch;
-use settle::{Settle, settle_rows, wanted};
+use settle::{MORE, Settle, settle_rows, wanted};
 use std::ops::Range;
 use std::sync::OnceLock;
 pub(crate) use summary::{Field, ROWS};
@@ -54,17 +57,35 @@ pub(crate) enum Emission {
     LogSoftmax,
     /// The gradient of their entropy.
     Tilt,
+    /// That of their entropy and of the target's log-probability.
+    Token,
+}
+
+impl Emission {
+    /// Whether it is with respect to the logits, which may be warped.
+    fn is_derivative(self) -> bool {
+        match self {
+            Self::Gradient | Self::Tilt | Self::Token => true,
+            Self::Softmax | Self::LogSoftmax => false,
+        }
+    }
 }
 
 /// What a call of the family computes, and where to.
 pub(crate) struct Job<'a, F: Element, L> {
     pub(crate) input: Rows<'a>,
+    /// What becomes of the input before anything else.
+    pub(crate) warp: Option<Warped<'a>>,
     pub(crate) mass: Option<Mass<'a, F>>,
     pub(crate) settle: L,
     /// One value a row.
     pub(crate) loss: Option<RowsMut<'a>>,
+    /// More of each row, where the member of the family has it.
+    pub(crate) more: [Option<RowsMut<'a>>; MORE],
+    /// What [`Self::first`] is.
+    pub(crate) emission: Emission,
     /// One value a class.
-    pub(crate) first: Option<(Emission, RowsMut<'a>)>,
+    pub(crate) first: Option<RowsMut<'a>>,
     /// The Hessian's diagonal.
     pub(crate) second: Option<RowsMut<'a>>,
     /// Whether an output is the input's own memory.
@@ -74,10 +95,13 @@ pub(crate) struct Job<'a, F: Element, L> {
 /// What spans share.
 struct Shared<'a, F: Element, L> {
     input: Rows<'a>,
+    warp: Option<Warped<'a>>,
     mass: Option<Mass<'a, F>>,
     settle: L,
     loss: Option<usize>,
-    first: Option<(Emission, usize)>,
+    more: [Option<usize>; MORE],
+    emission: Emission,
+    first: Option<usize>,
     second: Option<usize>,
     in_place: bool,
     stream: bool,
@@ -89,21 +113,25 @@ impl<'a, F: Element, L: Settle> Job<'a, F, L> {
     /// # Errors
     /// Where `interrupted` says so.
     pub(crate) fn run(self, interrupted: &dyn Fn() -> bool) -> Result<(f64, Census)> {
-        let Self { input, mass, settle, loss, first, second, in_place } = self;
+        let Self { input, warp, mass, settle, loss, more, emission, first, second, in_place } =
+            self;
         let (rows, classes) = (input.rows(), input.classes());
-        let mut outputs = Vec::with_capacity(3);
+        let mut outputs = Vec::new();
         let mut push = |o: RowsMut<'a>| {
             outputs.push(o);
             outputs.len() - 1
         };
         let shared = Shared {
             loss: loss.map(&mut push),
-            first: first.map(|(emission, o)| (emission, push(o))),
+            more: more.map(|o| o.map(&mut push)),
+            first: first.map(&mut push),
             second: second.map(&mut push),
             stream: rows * classes * size_of::<F>() >= STREAM,
             input,
+            warp,
             mass,
             settle,
+            emission,
             in_place,
         };
         let along = shared.goes_along();
@@ -176,27 +204,32 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         self.first.is_some() || self.second.is_some()
     }
 
-    /// Whether an output is but a factor times the exponentials.
-    fn is_plain(&self, emission: Emission) -> bool {
-        match emission {
+    /// Whether the first output is but a factor times the exponentials.
+    fn is_plain(&self) -> bool {
+        match self.emission {
             Emission::Softmax => true,
             Emission::Gradient => self.mass.is_none(),
-            Emission::LogSoftmax | Emission::Tilt => false,
+            Emission::LogSoftmax | Emission::Tilt | Emission::Token => false,
         }
     }
 
     /// The second movement, and the losses written.
     fn settle(&self, span: &mut Span<'_>, rows: Range<usize>, s: &mut Scratch<F>) {
         let n = rows.len();
-        let plain = self.first.is_some_and(|(emission, _)| self.is_plain(emission));
         let wanted = match (self.first.is_some(), self.second.is_some()) {
             (false, false) => wanted::LOSS,
-            (true, false) if plain => wanted::FACTOR,
+            (true, false) if self.is_plain() => wanted::FACTOR,
             _ => wanted::ALL,
         };
-        let (losses, factors) = (&mut s.losses, &mut s.factors);
+        let (losses, factors) = ((&mut s.losses[..], &mut s.more[..]), &mut s.factors);
         s.sum =
             settle_rows::<F, L>(&self.settle, &s.summaries, &s.terms, n, wanted, losses, factors);
+        for (of, output) in self.more.iter().enumerate() {
+            if let Some(output) = output {
+                let all: Vec<f64> = s.more.iter().flat_map(|more| more[of].0).take(n).collect();
+                span.write_column(*output, rows.clone(), &all);
+            }
+        }
         if let Some(output) = self.loss {
             let losses = s.losses.iter().flat_map(|of| of.0);
             for (out, loss) in s.out.fit(n).iter_mut().zip(losses) {

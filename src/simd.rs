@@ -9,6 +9,7 @@
 
 pub(crate) mod apart;
 pub(crate) mod exp;
+pub(crate) mod expm1;
 pub(crate) mod log1p;
 pub(crate) mod logistic;
 pub(crate) mod sum;

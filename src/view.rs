@@ -211,3 +211,11 @@ pub fn c_strides(shape: &[usize], size: usize) -> Vec<isize> {
     }
     strides
 }
+
+/// Text for a shape, as NumPy prints it.
+pub(crate) fn show_shape(shape: &[usize]) -> String {
+    match shape {
+        [n] => format!("({n},)"),
+        _ => format!("({})", shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+    }
+}

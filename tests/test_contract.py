@@ -70,6 +70,16 @@ def test_keyword_only_additions(function, module):
 
 
 @EVERY_LOSS
+def test_what_reductions_take(function, module):
+    parameters = inspect.signature(getattr(F, function)).parameters
+    if "reduction" in parameters:
+        assert {"sample_weight", "denominator", "empty"} <= parameters.keys()
+    if function == "cross_entropy" or function.endswith("with_logits"):
+        warped = {"temperature", "softcap", "class_mask"} <= parameters.keys()
+        assert warped == (not function.startswith("binary"))
+
+
+@EVERY_LOSS
 def test_stub(function, module):
     stub = (ROOT / "python" / "crossent" / "_core.pyi").read_text()
     assert re.search(rf"\b{function}\b", stub)

@@ -19,10 +19,11 @@ PUBLIC = [(name, thing) for name, thing in PUBLIC if callable(thing)]
 EVERY_PUBLIC = pytest.mark.parametrize("name, thing", PUBLIC, ids=[name for name, _ in PUBLIC])
 
 # Each building block's parameters, which are not torch's.
+WARP = "temperature=1.0, softcap=None, class_mask=None"
 BLOCKS = {
-    "softmax": "(input, axis, *, out=None)",
-    "log_softmax": "(input, axis, *, out=None)",
-    "logsumexp": "(input, axis, keepdims=False)",
+    "softmax": f"(input, axis, *, {WARP}, out=None)",
+    "log_softmax": f"(input, axis, *, {WARP}, out=None)",
+    "logsumexp": f"(input, axis, keepdims=False, *, {WARP})",
 }
 ADDED = {
     "cross_entropy": {

@@ -366,6 +366,7 @@ def test_nan_stays_nan(dtype):
             np.testing.assert_array_equal(np.isnan(ours(*pair)), [True, False])
     for got in (F.kl_div(p, p, "none"), F.kl_div(p[::-1], p, "none")):
         assert np.isnan(got[0, 1])
+    assert np.isnan(F.kl_div(p, np.zeros_like(p), "none")[0, 1])
 
 
 @pytest.mark.parametrize("reduction", ["mean", "batchmean", "sum", "none"])

@@ -27,7 +27,7 @@ impl Pointwise for BinaryEntropy {
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
         let c = |v: f64| simd::splat::<S, f64>(simd, v);
         let (x, rest) = (p.x, c(1.0) - p.x);
-        let (log, log_rest) = (log(simd, x), log1p_minus(simd, x));
+        let (log, log_rest) = (log::<S, F>(simd, x), log1p_minus::<S, F>(simd, x));
         let term = |x: S::f64s, log: S::f64s| x.simd_eq(c(0.0)).select(c(0.0), x * log);
         // A difference from 0 rather than a negation, which would leave -0.
         let value = c(0.0) - (term(x, log) + term(rest, log_rest));

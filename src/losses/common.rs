@@ -1,11 +1,11 @@
 //! What every loss of class targets takes and gives.
 
 use crate::error::{Error, Result};
-use crate::reduce::{Census, Reduction, Upstream, census};
+use crate::reduce::{Census, Reduce, Upstream, census, stage_weights};
 use crate::rows::settle::{IGNORED, NO_CLASS, Term, Terms};
 use crate::rows::{Field, ROWS};
 use crate::simd;
-use crate::view::{Order, Rows, View, ViewMut};
+use crate::view::{Order, Rows, View, ViewMut, show_shape};
 use std::ops::Range;
 
 /// The arguments that losses share.
@@ -22,11 +22,7 @@ pub struct Inputs<'a> {
     /// The class index of rows that do not count.
     pub ignore_index: i64,
     /// What becomes of the losses of rows.
-    pub reduction: Reduction,
-    /// The upstream gradient, a number.
-    pub grad_output: f64,
-    /// The upstream gradient, an array of the losses' shape; comes before the number.
-    pub grad_outputs: Option<View<'a>>,
+    pub reduce: Reduce<'a>,
 }
 
 /// Where answers go.
@@ -40,14 +36,6 @@ pub struct Outputs<'a> {
     pub hess: Option<ViewMut<'a>>,
     /// Of a divergence, the gradient with respect to its second argument.
     pub target_grad: Option<ViewMut<'a>>,
-}
-
-/// Text for a shape, as NumPy prints it.
-pub(crate) fn show_shape(shape: &[usize]) -> String {
-    match shape {
-        [n] => format!("({n},)"),
-        _ => format!("({})", shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
-    }
 }
 
 impl<'a> Inputs<'a> {
@@ -82,16 +70,7 @@ impl<'a> Inputs<'a> {
                 weight.len()
             )));
         }
-        let want = if self.reduction == Reduction::None { &rows[..] } else { &[] };
-        if let Some(g) = &self.grad_outputs
-            && g.shape() != want
-        {
-            return Err(Error::Value(format!(
-                "grad_output must be a number or have the loss's shape {}, got {}",
-                show_shape(want),
-                show_shape(g.shape())
-            )));
-        }
+        self.reduce.check(&rows)?;
         for (name, output) in [("grad_out", &outputs.grad), ("hess_out", &outputs.hess)] {
             if let Some(output) = output
                 && output.as_view().shape() != shape
@@ -118,37 +97,19 @@ impl<'a> Inputs<'a> {
 
     /// The upstream gradient by rows.
     pub(crate) fn upstream(&self, order: &Order) -> Upstream<'a> {
-        match &self.grad_outputs {
-            Some(g) if self.reduction == Reduction::None => {
-                Upstream::PerRow(self.column(g.clone(), order))
-            }
-            Some(g) => Upstream::Same(g.to_vec::<f64>()[0]),
-            None => Upstream::Same(self.grad_output),
-        }
+        self.reduce.upstream(|g| self.column(g, order))
+    }
+
+    /// The weights of rows.
+    pub(crate) fn sample_weight(&self, order: &Order) -> Option<Rows<'a>> {
+        self.reduce.sample_weight.as_ref().map(|w| self.column(w.clone(), order))
     }
 
     /// The least exponent that an upstream gradient of a row may have, over the denominator.
     pub(crate) fn upstream_exponent(&self) -> f64 {
-        // By the bits of the magnitude less one, which makes 0 the largest: a minimum of integers is
-        // one that loops take by vectors.
-        let bits = |g: f64| g.abs().to_bits().wrapping_sub(1);
-        let mut least = u64::MAX;
-        if let Some(g) = &self.grad_outputs {
-            let rows = Rows::new(g.clone(), None, &Order::c(g.shape().len()));
-            let mut some = [0.0; 512];
-            for start in (0..rows.rows()).step_by(some.len()) {
-                let end = (start + some.len()).min(rows.rows());
-                rows.stage_column(start..end, &mut some);
-                least = some[..end - start].iter().fold(least, |least, g| least.min(bits(*g)));
-            }
-        } else {
-            least = bits(self.grad_output);
-        }
-        let least = if least == u64::MAX { f64::INFINITY } else { f64::from_bits(least + 1) };
         let weights = self.weight.iter().flatten().fold(1.0, |most: f64, w| most.max(w.abs()));
         let rows = self.input.len() / self.input.shape()[self.axis].max(1);
-        let mean = self.reduction == Reduction::Mean;
-        (least / if mean { weights * rows.max(1) as f64 } else { 1.0 }).log2()
+        self.reduce.least_upstream(rows, weights).log2()
     }
 
     /// Looks at every target class.
@@ -158,10 +119,11 @@ impl<'a> Inputs<'a> {
     pub(crate) fn census(
         &self,
         target: &Rows<'a>,
+        sample: Option<&Rows<'a>>,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Census> {
         let classes = self.input.shape()[self.axis];
-        census(target, classes, self.ignore_index, self.weight.as_deref(), interrupted)
+        census(target, classes, self.ignore_index, self.weight.as_deref(), sample, interrupted)
     }
 
     /// The sum of the weights of the rows that count.
@@ -189,6 +151,8 @@ pub(crate) struct Targets<'a> {
     pub(crate) classes: usize,
     pub(crate) ignore_index: i64,
     pub(crate) weight: Option<Vec<f64>>,
+    /// Each row's own weight.
+    pub(crate) sample: Option<Rows<'a>>,
     /// The upstream gradient and what to divide it by, where there are derivatives.
     pub(crate) upstream: Option<(Upstream<'a>, f64)>,
     /// Whether every class was looked at before.
@@ -201,14 +165,20 @@ impl Targets<'_> {
         let (first, n) = (rows.start, rows.len());
         self.target.stage_indices(rows.clone(), &mut terms.target[..n]);
         if let Some((upstream, denominator)) = &self.upstream {
-            fill_upstream(upstream, rows, *denominator, &mut terms.rows);
+            fill_upstream(upstream, rows.clone(), *denominator, &mut terms.rows);
         }
         let (ignore_index, classes) = (self.ignore_index, self.classes as u64);
+        let mut own = Vec::new();
+        if let Some(sample) = &self.sample {
+            own.resize(terms.rows.len() * ROWS, 0.0);
+            stage_weights(sample, rows, &mut terms.target[..n], ignore_index, &mut own[..n]);
+        }
         let census = if self.checked {
             Census::default()
         } else {
             let (targets, weight) = (&terms.target[..n], self.weight.as_deref());
-            Census::of(targets, first, self.classes, ignore_index, weight)
+            let own = self.sample.is_some().then_some(&own[..]);
+            Census::of(targets, first, self.classes, ignore_index, weight, own)
         };
         let groups = terms.target.as_chunks_mut::<ROWS>().0.iter_mut().zip(&mut terms.rows);
         simd::vectorized(
@@ -228,6 +198,7 @@ impl Targets<'_> {
                 }
             },
         );
+        weigh(&own, terms);
         if let Some(weight) = &self.weight {
             for (target, term) in terms.target.chunks_exact(ROWS).zip(&mut terms.rows) {
                 for (target, hard) in target.iter().zip(&mut term.hard.0) {
@@ -238,6 +209,15 @@ impl Targets<'_> {
             }
         }
         census
+    }
+}
+
+/// Multiplies rows that count by weights of their own; none says that there are none.
+pub(crate) fn weigh(own: &[f64], terms: &mut Terms) {
+    for (own, term) in own.as_chunks::<ROWS>().0.iter().zip(&mut terms.rows) {
+        let weighted = |of: &Field| Field(std::array::from_fn(|i| of.0[i] * own[i]));
+        term.live = weighted(&term.live);
+        term.set_upstream(weighted(&term.upstream));
     }
 }
 

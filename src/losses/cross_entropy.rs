@@ -20,17 +20,23 @@
 //! ```
 //!
 //! which for one target class is minus the sum of the others' gradients.
+//!
+//! The z-loss adds `z lse^2`, which pulls log-sum-exp towards 0 (Chowdhery et al., "PaLM", 2022). Its
+//! derivative is `2 z lse p_i`: `M` becomes `M + 2 z lse` in front of `p`.
 
-use super::common::{Inputs, Outputs, Targets, fill_upstream};
+use super::common::{Inputs, Outputs, Targets, fill_upstream, weigh};
 use crate::error::{Error, Result};
 use crate::float::Kind;
-use crate::reduce::{Census, Reduction, Upstream};
+use crate::reduce::{Census, Upstream, stage_weights};
 use crate::rows::mass::Mass;
-use crate::rows::settle::{Coefficients, Factors, Room, Settle, Settled, Softmax, Terms};
+use crate::rows::settle::{
+    Coefficients, Factors, IGNORED, MORE, Room, Settle, Settled, Softmax, Terms,
+};
 use crate::rows::{Emission, Job};
 use crate::simd::sum::two_sum;
 use crate::simd::{self, Element, Isa};
 use crate::view::{Rows, RowsMut, ViewMut};
+use crate::warp::Warp;
 use fearless_simd::prelude::*;
 use std::ops::Range;
 
@@ -38,7 +44,7 @@ use std::ops::Range;
 #[derive(Debug)]
 enum Source<'a> {
     Hard(Targets<'a>),
-    Soft { upstream: Upstream<'a>, denominator: f64 },
+    Soft { upstream: Upstream<'a>, denominator: f64, sample: Option<Rows<'a>> },
 }
 
 /// Where `EXACT`, what roundings take of a loss is put back: `f64`, unlike `f32`, whose losses are
@@ -49,15 +55,22 @@ struct CrossEntropy<'a, const EXACT: bool> {
     unit: [f64; 2],
     /// Share of a row's mass that lies on its target class, in two parts.
     share: [f64; 2],
+    z_loss: f64,
 }
 
 impl<const EXACT: bool> Settle for CrossEntropy<'_, EXACT> {
     fn terms(&self, rows: Range<usize>, terms: &mut Terms) -> Census {
         match &self.source {
             Source::Hard(targets) => targets.fill(rows, terms),
-            Source::Soft { upstream, denominator } => {
+            Source::Soft { upstream, denominator, sample } => {
                 terms.without_targets();
-                fill_upstream(upstream, rows, *denominator, &mut terms.rows);
+                fill_upstream(upstream, rows.clone(), *denominator, &mut terms.rows);
+                if let Some(sample) = sample {
+                    let mut own = vec![0.0; terms.target.len()];
+                    let n = rows.len();
+                    stage_weights(sample, rows, &mut terms.target[..n], IGNORED, &mut own[..n]);
+                    weigh(&own, terms);
+                }
                 Census::default()
             }
         }
@@ -83,30 +96,50 @@ impl<const EXACT: bool> Settle for CrossEntropy<'_, EXACT> {
             hard.mul_add(gap, row.dot * unit) + mass * row.log
         };
 
-        let upstream_mass = row.upstream * mass;
         let all = one + row.odds;
-        let scale = upstream_mass / row.sum;
         let mass_max = spread_top + hits.select(hard, zero);
         let mass_rest = spread_rest + hits.select(zero, hard);
         // Not by the odds, which may be subnormal where their product with the upstream is not.
-        let at_max =
+        let mut at_max =
             row.upstream * mass_rest / all - row.upstream * mass_max / row.sum * row.others;
-
         // One target class alone: its exponential becomes minus the sum of the others.
         let others_alone = hits & spread.simd_eq(zero);
-        let share = unweighted.select(zero, hard / mass);
+        let (mut loss, mut pull, mut top) = (loss, mass, -row.others);
+        let mut bend = one;
+        if self.z_loss != 0.0 {
+            let z = simd::splat::<S, f64>(simd, self.z_loss);
+            let squared = z * row.log_sum_exp;
+            loss = squared.mul_add(row.log_sum_exp, loss);
+            let more = squared + squared;
+            // What is divided by must not vanish: below this it is lost in the target's own mass.
+            let least = mass.abs() * simd::splat::<S, f64>(simd, 2f64.powi(-60));
+            pull = mass + more;
+            pull = pull.abs().simd_lt(least).select(least, pull);
+            at_max += row.upstream * more / all;
+            top = (more * (row.sum / all) - hard * row.others) / pull;
+            bend = one - (z + z) / pull;
+        }
+        let scale = row.upstream * pull / row.sum;
+        let share = unweighted.select(zero, hard / pull);
         let factors = Factors {
             keep: others_alone.select(zero, one),
-            patch: -others_alone.select(row.others, share * row.sum),
-            first: Coefficients { a: scale, b: -row.upstream * unit, max: row.unique, at_max },
+            patch: others_alone.select(top, -(share * row.sum)),
+            first: Coefficients {
+                a: scale,
+                b: -row.upstream * unit,
+                c: zero,
+                max: row.unique,
+                at_max,
+            },
             second: Coefficients {
                 a: scale,
-                b: one / row.sum,
+                b: bend / row.sum,
+                c: zero,
                 max: row.unique,
-                at_max: scale * row.others / all,
+                at_max: scale * row.others / all + scale * (one - bend) / all / all * row.sum,
             },
         };
-        Settled { loss, factors }
+        Settled { loss, more: [zero; MORE], factors }
     }
 }
 
@@ -150,10 +183,14 @@ fn times<S: Isa>(simd: S, a: [S::f64s; 2], b: [S::f64s; 2]) -> [S::f64s; 2] {
 }
 
 /// The options of cross-entropy alone.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+#[derive(Clone, Debug, Default)]
+pub struct Options<'a> {
     /// Share of the mass that is spread over all classes.
     pub label_smoothing: f64,
+    /// What the square of log-sum-exp is added with.
+    pub z_loss: f64,
+    /// What is done to the logits first.
+    pub warp: Warp<'a>,
 }
 
 /// Computes the cross-entropy, and what `outputs` asks for besides. Returns the reduced loss, or
@@ -164,7 +201,7 @@ pub struct Options {
 /// `interrupted` says so.
 pub fn cross_entropy(
     inputs: &Inputs<'_>,
-    options: Options,
+    options: &Options<'_>,
     outputs: Outputs<'_>,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<f64> {
@@ -182,7 +219,8 @@ pub fn cross_entropy(
         (false, true) => weights(),
         (false, false) => true,
     };
-    if wide(inputs.input.format().kind) || !masses {
+    let changed = options.z_loss != 0.0 || !options.warp.is_exact();
+    if wide(inputs.input.format().kind) || !masses || changed {
         compute::<f64, true>(inputs, options, outputs, interrupted)
     } else {
         compute::<f32, false>(inputs, options, outputs, interrupted)
@@ -193,7 +231,7 @@ pub fn cross_entropy(
 /// computed by itself.
 fn compute<F: Element, const EXACT: bool>(
     inputs: &Inputs<'_>,
-    options: Options,
+    options: &Options<'_>,
     outputs: Outputs<'_>,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<f64> {
@@ -213,7 +251,7 @@ fn compute<F: Element, const EXACT: bool>(
 
 fn compute_at_once<F: Element, const EXACT: bool>(
     inputs: &Inputs<'_>,
-    options: Options,
+    options: &Options<'_>,
     outputs: Outputs<'_>,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<f64> {
@@ -228,16 +266,20 @@ fn compute_at_once<F: Element, const EXACT: bool>(
             inputs.ignore_index
         )));
     }
+    if !options.z_loss.is_finite() {
+        return Err(Error::Value(format!("z_loss must be finite, got {}", options.z_loss)));
+    }
     inputs.check(soft, &outputs)?;
     let shape = inputs.input.shape();
     let classes = shape[inputs.axis];
     let order = inputs.order();
+    let warp = options.warp.of_rows(shape, inputs.axis, &order)?;
     let target = if soft {
         Rows::new(inputs.target.clone(), Some(inputs.axis), &order)
     } else {
         inputs.column(inputs.target.clone(), &order)
     };
-    let upstream = inputs.upstream(&order);
+    let (upstream, sample) = (inputs.upstream(&order), inputs.sample_weight(&order));
     // Quotient and difference in two parts.
     let count = classes.max(1) as f64;
     let even = smoothing / count;
@@ -246,39 +288,43 @@ fn compute_at_once<F: Element, const EXACT: bool>(
     let weight: Option<Vec<F>> =
         inputs.weight.as_ref().map(|w| w.iter().map(|w| F::of(*w)).collect());
 
-    let mean = inputs.reduction == Reduction::Mean;
     // Nothing is written over where only losses are wanted: targets may be checked as rows come.
     let checked = outputs.grad.is_some() || outputs.hess.is_some();
     let late = (!soft && !checked).then(|| target.clone());
     let (source, mass, denominator) = if soft {
-        let denominator = if mean { target.rows() as f64 } else { 1.0 };
+        let denominator =
+            inputs.reduce.denominator(inputs.reduce.applied(target.rows(), interrupted)?);
         let mass = Mass {
             soft: Some(target),
             weight,
             share: share.map(F::of),
             base: even.map(F::of),
             own: false,
+            ranked: false,
         };
-        (Source::Soft { upstream, denominator }, Some(mass), denominator)
+        (Source::Soft { upstream, denominator, sample }, Some(mass), denominator)
     } else {
         let counted = if checked {
-            inputs.counted(&inputs.census(&target, interrupted)?, &target, &order)?
+            let census = inputs.census(&target, sample.as_ref(), interrupted)?;
+            inputs.counted(&census, &target, &order)?
         } else {
             1.0
         };
-        let denominator = if mean { counted } else { 1.0 };
+        let denominator = inputs.reduce.denominator(counted);
         let spread = Mass {
             soft: None,
             weight,
             share: [F::of(0.0); 2],
             base: [1.0, 0.0].map(F::of),
             own: false,
+            ranked: false,
         };
         let targets = Targets {
             target,
             classes,
             ignore_index: inputs.ignore_index,
             weight: inputs.weight.clone(),
+            sample,
             upstream: checked.then_some((upstream, denominator)),
             checked,
         };
@@ -289,20 +335,23 @@ fn compute_at_once<F: Element, const EXACT: bool>(
     let is_input = |out: &ViewMut<'_>| out.as_view().same_memory(&inputs.input);
     let in_place = [&outputs.grad, &outputs.hess].into_iter().flatten().any(is_input);
     let unit = if soft { [1.0, 0.0] } else { even };
-    let settle = CrossEntropy::<EXACT> { source, unit, share };
+    let settle = CrossEntropy::<EXACT> { source, unit, share, z_loss: options.z_loss };
     let job = Job::<F, _> {
         input: Rows::new(inputs.input.clone(), Some(inputs.axis), &order),
+        warp,
         mass,
         settle,
         loss: outputs.losses.map(|view| RowsMut::new(view, None, &order.without(inputs.axis))),
-        first: outputs.grad.map(|view| (Emission::Gradient, rows(view))),
+        more: Default::default(),
+        emission: Emission::Gradient,
+        first: outputs.grad.map(rows),
         second: outputs.hess.map(rows),
         in_place,
     };
     let (sum, census) = job.run(interrupted)?;
     let denominator = match late {
-        Some(target) => inputs.counted(&census, &target, &order)?,
+        Some(target) => inputs.reduce.denominator(inputs.counted(&census, &target, &order)?),
         None => denominator,
     };
-    Ok(if mean { sum / denominator } else { sum })
+    Ok(inputs.reduce.answer(sum, denominator))
 }

@@ -1,12 +1,12 @@
 //! What every loss of the sigmoid family takes and gives: arrays of one shape.
 
-use super::common::{Outputs, show_shape};
+use super::common::Outputs;
 use crate::error::{Error, Result};
 use crate::float::Kind;
 use crate::pointwise::{Argument, Domain, Job, Pointwise};
-use crate::reduce::{Reduction, Upstream};
+use crate::reduce::{Reduce, Upstream};
 use crate::simd::Element;
-use crate::view::{Order, Rows, RowsMut, View, ViewMut};
+use crate::view::{Order, Rows, RowsMut, View, ViewMut, show_shape};
 
 /// The arguments that losses of elements share.
 #[derive(Clone, Debug)]
@@ -26,13 +26,7 @@ pub struct Elements<'a> {
     /// Whether they are the mean over the axis instead.
     pub averages: bool,
     /// What becomes of the losses.
-    pub reduction: Reduction,
-    /// What a mean divides by, if not by their number.
-    pub denominator: Option<f64>,
-    /// The upstream gradient, a number.
-    pub grad_output: f64,
-    /// The upstream gradient, an array of the losses' shape; comes before the number.
-    pub grad_outputs: Option<View<'a>>,
+    pub reduce: Reduce<'a>,
 }
 
 impl<'a> Elements<'a> {
@@ -46,10 +40,7 @@ impl<'a> Elements<'a> {
             pos_weight: None,
             axis: None,
             averages: false,
-            reduction: Reduction::None,
-            denominator: None,
-            grad_output: 1.0,
-            grad_outputs: None,
+            reduce: Reduce::default(),
         }
     }
 
@@ -74,26 +65,10 @@ impl<'a> Elements<'a> {
         })
     }
 
-    fn check_upstream(&self) -> Result<()> {
-        let reduces = self.reduction != Reduction::None;
-        let losses = if reduces { Vec::new() } else { self.losses_shape() };
-        match &self.grad_outputs {
-            Some(g) if g.shape() != losses => Err(Error::Value(format!(
-                "grad_output must be a number or have the loss's shape {}, got {}",
-                show_shape(&losses),
-                show_shape(g.shape())
-            ))),
-            _ => Ok(()),
-        }
-    }
-
     /// The upstream gradient by rows of an axis.
     pub(crate) fn upstream_of_rows(&self, axis: usize, order: &Order) -> Result<Upstream<'a>> {
-        self.check_upstream()?;
-        Ok(match &self.grad_outputs {
-            Some(g) => Upstream::PerRow(Rows::new(g.clone(), None, &order.without(axis))),
-            None => Upstream::Same(self.grad_output),
-        })
+        self.reduce.check(&self.losses_shape())?;
+        Ok(self.reduce.upstream(|g| Rows::new(g, None, &order.without(axis))))
     }
 
     /// Whether numbers need `f64` to be what they are.
@@ -116,7 +91,7 @@ impl<'a> Elements<'a> {
         outputs: Outputs<'_>,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<f64> {
-        let others = [&self.target, &self.weight, &self.pos_weight];
+        let others = [&self.target, &self.weight, &self.pos_weight, &self.reduce.sample_weight];
         if self.input.format().kind == Kind::F64 || others.into_iter().flatten().any(Self::is_wide)
         {
             self.compute::<f64, L>(loss, outputs, interrupted)
@@ -143,26 +118,18 @@ impl<'a> Elements<'a> {
                 show_shape(target.shape())
             )));
         }
-        self.check_upstream()?;
-        let reduces = self.reduction != Reduction::None;
+        self.reduce.check(&self.losses_shape())?;
         let weight = self.weight.as_ref().map(|w| self.broadcast("weight", w)).transpose()?;
         let positive =
             self.pos_weight.as_ref().map(|w| self.broadcast("pos_weight", w)).transpose()?;
-        let grad_outputs = match &self.grad_outputs {
-            Some(g) if !reduces => Some(match self.axis {
-                Some(axis) => g.with_axis(axis, shape[axis]),
-                None => g.clone(),
-            }),
-            _ => None,
-        };
 
         let classes = match self.axis {
             Some(axis) if self.averages => shape[axis] as f64,
             _ => 1.0,
         };
-        let rows = self.losses_shape().iter().product::<usize>() as f64;
-        let mean = self.reduction == Reduction::Mean;
-        let denominator = if mean { self.denominator.unwrap_or(rows) } else { 1.0 };
+        let losses = self.losses_shape().iter().product::<usize>();
+        let counted = self.reduce.applied(losses, interrupted)?;
+        let denominator = self.reduce.denominator(counted);
         let order = Order::of(&self.input, self.axis);
         let seen = |view| Rows::new(view, self.axis, &order);
         let read = |view: &ViewMut<'_>| {
@@ -172,11 +139,13 @@ impl<'a> Elements<'a> {
         };
         let written = [&outputs.losses, &outputs.grad, &outputs.hess, &outputs.target_grad];
         let in_place = written.into_iter().flatten().any(read);
-        let upstream = match (grad_outputs, &self.grad_outputs) {
-            (Some(g), _) => Upstream::PerRow(seen(g)),
-            (None, Some(g)) => Upstream::Same(g.to_vec::<f64>()[0]),
-            (None, None) => Upstream::Same(self.grad_output),
+        // An array shaped as the losses, once an element.
+        let of_losses = |view: View<'a>| match self.axis {
+            Some(axis) => seen(view.with_axis(axis, shape[axis])),
+            None => seen(view),
         };
+        let upstream = self.reduce.upstream(of_losses);
+        let sample = self.reduce.sample_weight.clone().map(of_losses);
         let job = |outputs: Outputs<'_>| {
             let of_rows = match self.axis {
                 Some(axis) => order.without(axis),
@@ -187,6 +156,7 @@ impl<'a> Elements<'a> {
                 target: self.target.clone().map(seen),
                 weight: weight.clone().map(seen),
                 positive: positive.clone().map(seen),
+                sample: sample.clone(),
                 upstream: (upstream.clone(), denominator * classes),
                 loss,
                 losses: outputs.losses.map(|view| RowsMut::new(view, None, &of_rows)),
@@ -208,7 +178,7 @@ impl<'a> Elements<'a> {
         if L::DOMAIN != Domain::Everywhere && in_place {
             job(Outputs::default())?;
         }
-        Ok(job(outputs)? / (denominator * classes))
+        Ok(self.reduce.answer(job(outputs)?, denominator * classes))
     }
 
     fn outside<L: Pointwise>(

@@ -26,7 +26,7 @@ impl Pointwise for Entropy {
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
         let c = |v: f64| simd::splat::<S, f64>(simd, v);
-        let log = log(simd, p.x);
+        let log = log::<S, F>(simd, p.x);
         // A difference from 0 rather than a negation, which would leave -0.
         let value = p.x.simd_eq(c(0.0)).select(c(0.0), c(0.0) - p.x * log);
         let first = -log - c(1.0);

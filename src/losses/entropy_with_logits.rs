@@ -4,8 +4,9 @@
 //! the mean gap `E = sum_c p_c (m - x_c)`,
 //!
 //! ```text
-//! H       = -sum_c p_c log p_c = log1p(R) + E
-//! dH/dx_i = p_i ((m - x_i) - E)
+//! H           = -sum_c p_c log p_c = log1p(R) + E
+//! dH/dx_i     = p_i ((m - x_i) - E)
+//! d^2H/dx_i^2 = p_i ((1 - 2 p_i) ((m - x_i) - E) - (1 - p_i))
 //! ```
 //!
 //! where every term of the entropy is nonnegative. The gradient vanishes for classes at the mean gap:
@@ -18,11 +19,12 @@ use crate::error::Result;
 use crate::float::Kind;
 use crate::reduce::{Census, Upstream};
 use crate::rows::mass::Mass;
-use crate::rows::settle::{Coefficients, Factors, Settle, Settled, Softmax, Terms};
+use crate::rows::settle::{Coefficients, Factors, MORE, Settle, Settled, Softmax, Terms};
 use crate::rows::{Emission, Job};
 use crate::simd::sum::two_sum;
 use crate::simd::{self, Element, Isa};
-use crate::view::{Order, Rows, RowsMut};
+use crate::view::{Order, Rows, RowsMut, ViewMut};
+use crate::warp::Warp;
 use fearless_simd::prelude::*;
 use std::ops::Range;
 
@@ -40,49 +42,65 @@ impl Settle for OfLogits<'_> {
 
     #[inline(always)]
     fn settle<S: Isa>(&self, simd: S, row: &Softmax<S>) -> Settled<S::f64s> {
-        let [zero, one, infinity] = [0.0, 1.0, f64::INFINITY].map(
+        let [zero, one] = [0.0, 1.0].map(
             #[inline(always)]
             |v| simd::splat::<S, f64>(simd, v),
         );
-        let mean_gap = row.dot / row.sum;
-        // What the division left over, which f64 has no room to lose.
-        let product = mean_gap * row.sum;
-        let left = (row.dot - product)
-            - mean_gap.mul_add(row.sum_low, simd::lost(simd, mean_gap, row.sum, product));
-        let [entropy, entropy_low] = two_sum(row.log, mean_gap);
-        let entropy = entropy + (entropy_low + left / row.sum);
-        let first =
-            Coefficients { a: row.upstream / row.sum, b: mean_gap, max: row.max, at_max: infinity };
-        let factors = Factors { keep: one, patch: zero, first, second: first };
-        Settled { loss: self.unit.count(simd, entropy), factors }
+        let [entropy, mean_gap] = entropy_and_mean_gap(simd, row);
+        let a = row.upstream / row.sum;
+        let first = Coefficients { a, b: mean_gap, c: one, max: row.max, at_max: zero };
+        let inverse = one / row.sum;
+        let all = one + row.odds;
+        // At the maximum p is 1 / all.
+        let tilt = (row.odds - one) / all * -mean_gap - row.others * inverse;
+        let second = Coefficients { c: inverse, at_max: row.upstream * tilt / all, ..first };
+        let factors = Factors { keep: one, patch: zero, first, second };
+        Settled { loss: self.unit.count(simd, entropy), more: [zero; MORE], factors }
     }
+}
+
+/// The entropy of rows in nats, and the mean gap.
+#[inline(always)]
+pub(super) fn entropy_and_mean_gap<S: Isa>(simd: S, row: &Softmax<S>) -> [S::f64s; 2] {
+    let mean_gap = row.dot / row.sum;
+    // What the division left over, which f64 has no room to lose.
+    let product = mean_gap * row.sum;
+    let left = (row.dot - product)
+        - mean_gap.mul_add(row.sum_low, simd::lost(simd, mean_gap, row.sum, product));
+    let [entropy, low] = two_sum(row.log, mean_gap);
+    [entropy + (low + left / row.sum), mean_gap]
 }
 
 fn compute<F: Element>(
     inputs: &Elements<'_>,
     axis: usize,
     unit: Unit,
+    warp: &Warp<'_>,
     outputs: Outputs<'_>,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<f64> {
     let order = Order::of(&inputs.input, Some(axis));
     let upstream = inputs.upstream_of_rows(axis, &order)?;
-    let in_place =
-        outputs.grad.as_ref().is_some_and(|out| out.as_view().same_memory(&inputs.input));
+    let warp = warp.of_rows(inputs.input.shape(), axis, &order)?;
+    let is_input = |out: &ViewMut<'_>| out.as_view().same_memory(&inputs.input);
+    let in_place = [&outputs.grad, &outputs.hess].into_iter().flatten().any(is_input);
     let (sum, _) = Job::<F, _> {
         input: Rows::new(inputs.input.clone(), Some(axis), &order),
-        mass: Some(Mass::own()),
+        warp,
+        mass: Some(Mass::own(false)),
         settle: OfLogits { unit, upstream },
         loss: outputs.losses.map(|view| RowsMut::new(view, None, &order.without(axis))),
-        first: outputs.grad.map(|v| (Emission::Tilt, RowsMut::new(v, Some(axis), &order))),
-        second: None,
+        more: Default::default(),
+        emission: Emission::Tilt,
+        first: outputs.grad.map(|view| RowsMut::new(view, Some(axis), &order)),
+        second: outputs.hess.map(|view| RowsMut::new(view, Some(axis), &order)),
         in_place,
     }
     .run(interrupted)?;
     Ok(sum)
 }
 
-/// Computes the entropy of each row of an axis, and the gradient where `outputs` asks for it.
+/// Computes the entropy of each row of an axis, and the derivatives that `outputs` asks for.
 /// Returns the sum of the entropies.
 ///
 /// # Errors
@@ -93,13 +111,14 @@ fn compute<F: Element>(
 pub fn entropy_with_logits(
     inputs: &Elements<'_>,
     base: Option<f64>,
+    warp: &Warp<'_>,
     outputs: Outputs<'_>,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<f64> {
     let (axis, unit) = (inputs.axis.expect("entropies are of rows"), Unit::of(base)?);
-    if inputs.input.format().kind == Kind::F64 {
-        compute::<f64>(inputs, axis, unit, outputs, interrupted)
+    if inputs.input.format().kind == Kind::F64 || !warp.is_exact() {
+        compute::<f64>(inputs, axis, unit, warp, outputs, interrupted)
     } else {
-        compute::<f32>(inputs, axis, unit, outputs, interrupted)
+        compute::<f32>(inputs, axis, unit, warp, outputs, interrupted)
     }
 }

@@ -25,17 +25,28 @@ impl Pointwise for JensenShannon {
 
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, point: &Point<S>) -> Jet<S> {
-        let c = |v: f64| simd::splat::<S, f64>(simd, v);
         let (p, q) = (point.x, point.t);
-        let sum = two_sum(p, q);
-        let d = two_sum(q, -p);
-        let of_p = apart::<S, F>(simd, p + p, sum, d);
-        let of_q = apart::<S, F>(simd, q + q, sum, d.map(|v| -v));
-        Jet {
-            value: c(0.25) * (of_p.term + of_q.term),
-            first: c(-0.5) * of_p.log + c(0.0),
-            second: c(-0.5) * of_q.log + c(0.0),
-        }
+        let [d, low] = two_sum(q, -p);
+        compare::<S, F>(simd, [p, q], two_sum(p, q), [[d, low], [-d, -low]])
+    }
+}
+
+/// The term and its derivatives for masses `p` and `q`, of which the sum and how far it is from `2p`
+/// and from `2q` are known in two parts.
+#[inline(always)]
+pub(super) fn compare<S: Isa, F: Element>(
+    simd: S,
+    [p, q]: [S::f64s; 2],
+    sum: [S::f64s; 2],
+    [from_p, from_q]: [[S::f64s; 2]; 2],
+) -> Jet<S> {
+    let c = |v: f64| simd::splat::<S, f64>(simd, v);
+    let of_p = apart::<S, F>(simd, p + p, sum, from_p);
+    let of_q = apart::<S, F>(simd, q + q, sum, from_q);
+    Jet {
+        value: c(0.25) * (of_p.term + of_q.term),
+        first: c(-0.5) * of_p.log + c(0.0),
+        second: c(-0.5) * of_q.log + c(0.0),
     }
 }
 

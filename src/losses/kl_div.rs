@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A mass of 0 adds nothing, whatever its logarithm. The difference vanishes where input and target
-//! agree: its error there is one of `log t`, which is that of `f64`.
+//! agree: its error there is one of its terms.
 
 use super::common::Outputs;
 use super::elements::Elements;
@@ -34,9 +34,11 @@ impl<const LOG_TARGET: bool> Pointwise for Divergence<LOG_TARGET> {
             let mass = shift.exp_by::<false>(simd, F::wide_exp_constants::<S>(), p.t);
             (mass * c(unit.exp2()), p.t)
         } else {
-            (p.t, log(simd, p.t))
+            (p.t, log::<S, F>(simd, p.t))
         };
-        let value = mass.simd_eq(zero).select(zero, mass * (log - p.x));
+        // Not at a NaN.
+        let nothing = mass.simd_eq(zero) & p.x.simd_eq(p.x);
+        let value = nothing.select(zero, mass * (log - p.x));
         Jet { value, first: -mass, second: zero }
     }
 }

@@ -6,7 +6,7 @@
 use super::common::{Inputs, Outputs, Targets};
 use crate::error::Result;
 use crate::pool;
-use crate::reduce::{PARALLEL, Reduction};
+use crate::reduce::PARALLEL;
 use crate::rows::ROWS;
 use crate::rows::settle::{IGNORED, Terms};
 use crate::simd::sum::Compensated;
@@ -32,14 +32,15 @@ pub fn nll_loss(
     let input = Rows::new(inputs.input.clone(), Some(inputs.axis), &order);
     let (rows, classes) = (input.rows(), input.classes());
     let target = inputs.column(inputs.target.clone(), &order);
-    let counted = inputs.counted(&inputs.census(&target, interrupted)?, &target, &order)?;
-    let mean = inputs.reduction == Reduction::Mean;
-    let denominator = if mean { counted } else { 1.0 };
+    let sample = inputs.sample_weight(&order);
+    let census = inputs.census(&target, sample.as_ref(), interrupted)?;
+    let denominator = inputs.reduce.denominator(inputs.counted(&census, &target, &order)?);
     let targets = Targets {
         target,
         classes,
         ignore_index: inputs.ignore_index,
         weight: inputs.weight.clone(),
+        sample,
         upstream: Some((inputs.upstream(&order), denominator)),
         checked: true,
     };
@@ -72,7 +73,8 @@ pub fn nll_loss(
                 targets.fill(rows.clone(), terms);
                 losses.clear();
                 losses.extend(rows.clone().enumerate().map(|(i, row)| {
-                    let weight = terms.rows[i / ROWS].hard.0[i % ROWS];
+                    let term = &terms.rows[i / ROWS];
+                    let weight = term.hard.0[i % ROWS] * term.live.0[i % ROWS];
                     // Weight 0 on an infinite loss is nothing.
                     match usize::try_from(terms.target[i]) {
                         Ok(class) if weight != 0.0 => -weight * input.pick::<f64>(row, class),
@@ -113,5 +115,5 @@ pub fn nll_loss(
     for sum in &sums {
         total.merge(*sum.get().expect("every span was drawn"));
     }
-    Ok(if mean { total.value() / denominator } else { total.value() })
+    Ok(inputs.reduce.answer(total.value(), denominator))
 }

@@ -135,6 +135,18 @@ impl<'py> Array<'py> {
         }
     }
 
+    /// An array of booleans, seen as bytes.
+    pub(super) fn booleans(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let array = as_array(name, object)?;
+        if array.dtype().kind() != b'b' {
+            return Err(PyTypeError::new_err(format!(
+                "{name} must be an array of booleans, got {}",
+                array.dtype()
+            )));
+        }
+        Ok(Self { array, format: Format::native(Kind::U8) })
+    }
+
     pub(super) fn shape(&self) -> &[usize] {
         self.array.shape()
     }
@@ -210,6 +222,13 @@ impl<'py> Array<'py> {
         };
         let array = numpy_attribute!(py, "empty")?.call1((PyTuple::new(py, shape)?, dtype))?;
         Ok(Self { array: array.cast_into()?, format: Format::native(kind) })
+    }
+
+    /// A new array of class indices.
+    pub(super) fn indices(py: Python<'py>, shape: &[usize]) -> PyResult<Self> {
+        let dtype = numpy_attribute!(py, "int64")?;
+        let array = numpy_attribute!(py, "empty")?.call1((PyTuple::new(py, shape)?, dtype))?;
+        Ok(Self { array: array.cast_into()?, format: Format::native(Kind::I64) })
     }
 
     /// `given`, checked to take an output of this array's shape and type; a new array without it.
@@ -325,7 +344,7 @@ impl<'py> Array<'py> {
 
 /// A shape as Python prints it.
 pub(super) fn show(shape: &[usize]) -> Cow<'static, str> {
-    crate::losses::show_shape(shape).into()
+    crate::view::show_shape(shape).into()
 }
 
 /// Whether two indices reach the same byte.

@@ -3,9 +3,10 @@
 use super::array::{Array, class_axis, numpy_attribute};
 use crate::error::{Error, Result};
 use crate::float::Kind;
+use crate::losses::token_log_prob::{Answers, Gradient, Tokens, token_log_prob};
 use crate::losses::{Elements, Inputs, Outputs};
-use crate::reduce::Reduction;
-use crate::view::View;
+use crate::reduce::{Reduce, Reduction};
+use crate::warp::Warp;
 use pyo3::exceptions::{
     PyIndexError, PyKeyboardInterrupt, PyOverflowError, PyRuntimeError, PyTypeError, PyValueError,
 };
@@ -164,6 +165,85 @@ pub(super) fn some_axis_of(given: &Bound<'_, PyAny>) -> PyResult<Option<isize>> 
     if given.is_none() { Ok(None) } else { axis_of(given).map(Some) }
 }
 
+/// A number; the error names the argument.
+fn real(name: &str, given: &Bound<'_, PyAny>) -> PyResult<f64> {
+    given.extract().map_err(|_| {
+        let kind = given.get_type().name().map_or_else(|e| e.to_string(), |n| n.to_string());
+        PyTypeError::new_err(format!("{name} must be a number, got {kind}"))
+    })
+}
+
+/// What is said of a reduction besides its name: `(sample_weight, denominator, empty)`.
+pub(super) struct Weighing<'py> {
+    sample_weight: Option<Array<'py>>,
+    denominator: Option<f64>,
+    empty: f64,
+}
+
+pub(super) fn weighing_of<'py>(given: &Bound<'py, PyAny>) -> PyResult<Weighing<'py>> {
+    type Given<'py> = (Option<Bound<'py, PyAny>>, Option<Bound<'py, PyAny>>, Bound<'py, PyAny>);
+    let (sample_weight, denominator, empty): Given<'py> = given.extract()?;
+    let denominator = denominator.map(|d| real("denominator", &d)).transpose()?;
+    if let Some(d) = denominator
+        && !(d > 0.0 && d.is_finite())
+    {
+        return Err(PyValueError::new_err(format!(
+            "denominator must be positive and finite, got {d}"
+        )));
+    }
+    Ok(Weighing {
+        sample_weight: sample_weight.map(|w| Array::numbers("sample_weight", &w)).transpose()?,
+        denominator,
+        empty: real("empty", &empty)?,
+    })
+}
+
+impl Weighing<'_> {
+    /// Refuses what is of the mean alone where the reduction is another.
+    pub(super) fn check(&self, reduction: &str) -> PyResult<()> {
+        let of_mean =
+            [("denominator", self.denominator.is_some()), ("empty", !self.empty.is_nan())];
+        match of_mean.into_iter().find(|(_, given)| *given && reduction != "mean") {
+            Some((name, _)) => Err(PyValueError::new_err(format!(
+                "{name} must not be given where reduction is not 'mean', got {reduction:?}"
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is done to logits first: `(temperature, softcap, class_mask)`.
+pub(super) struct WarpCall<'py> {
+    temperature: f64,
+    softcap: Option<f64>,
+    class_mask: Option<Array<'py>>,
+}
+
+pub(super) fn warp_of<'py>(given: &Bound<'py, PyAny>) -> PyResult<WarpCall<'py>> {
+    type Given<'py> = (Bound<'py, PyAny>, Option<Bound<'py, PyAny>>, Option<Bound<'py, PyAny>>);
+    let (temperature, softcap, class_mask): Given<'py> = given.extract()?;
+    Ok(WarpCall {
+        temperature: real("temperature", &temperature)?,
+        softcap: softcap.map(|cap| real("softcap", &cap)).transpose()?,
+        class_mask: class_mask.map(|mask| Array::booleans("class_mask", &mask)).transpose()?,
+    })
+}
+
+impl<'py> WarpCall<'py> {
+    pub(super) fn view<'a>(&self) -> PyResult<Warp<'a>> {
+        Ok(Warp {
+            temperature: self.temperature,
+            softcap: self.softcap,
+            class_mask: self.class_mask.as_ref().map(Array::view).transpose()?,
+        })
+    }
+
+    /// The arrays in it, which outputs must not overlap.
+    pub(super) fn arrays(&self) -> impl Iterator<Item = (&'static str, &Array<'py>)> {
+        self.class_mask.as_ref().map(|mask| ("class_mask", mask)).into_iter()
+    }
+}
+
 /// The arguments that every loss of class targets takes, checked.
 pub(super) struct LossCall<'py> {
     input: Array<'py>,
@@ -174,6 +254,7 @@ pub(super) struct LossCall<'py> {
     rows: Vec<usize>,
     ignore_index: i64,
     reduction: Reduction,
+    weighing: Weighing<'py>,
 }
 
 impl<'py> LossCall<'py> {
@@ -183,10 +264,11 @@ impl<'py> LossCall<'py> {
         target: &Bound<'py, PyAny>,
         weight: Option<&Bound<'py, PyAny>>,
         ignore_index: i64,
-        reduction: &str,
+        (reduction, weighing): (&str, Weighing<'py>),
         axis: Option<isize>,
         soft: bool,
     ) -> PyResult<Self> {
+        weighing.check(reduction)?;
         let reduction = Reduction::parse(reduction)?;
         let input = Array::floats("input", input)?;
         let axis = class_axis("input", input.shape(), axis)?;
@@ -209,29 +291,29 @@ impl<'py> LossCall<'py> {
                 super::array::show(weight.shape())
             )));
         }
-        Ok(Self { input, target, weight, axis, rows, ignore_index, reduction })
+        Ok(Self { input, target, weight, axis, rows, ignore_index, reduction, weighing })
     }
 
     /// Runs the loss and gives back what Python's caller asked for.
     pub(super) fn run(
         &self,
         derivatives: &Derivatives<'py>,
+        warp: Option<&WarpCall<'py>>,
         loss: impl FnOnce(&Inputs<'_>, Outputs<'_>, &dyn Fn() -> bool) -> Result<f64> + Send,
     ) -> PyResult<Bound<'py, PyAny>> {
         let upstream = derivatives.upstream()?;
-        let (grad_output, grad_outputs) = as_upstream(&upstream)?;
         let inputs = Inputs {
             input: self.input.view()?,
             target: self.target.view()?,
             axis: self.axis,
             weight: self.weight.as_ref().map(Array::to_vec).transpose()?,
             ignore_index: self.ignore_index,
-            reduction: self.reduction,
-            grad_output,
-            grad_outputs,
+            reduce: reduce(self.reduction, &self.weighing, &upstream)?,
         };
         let mut fixed = vec![("input", &self.input), ("target", &self.target)];
         fixed.extend(self.weight.as_ref().map(|w| ("weight", w)));
+        fixed.extend(self.weighing.sample_weight.as_ref().map(|w| ("sample_weight", w)));
+        fixed.extend(warp.into_iter().flat_map(WarpCall::arrays));
         fixed.extend(upstream.as_ref().map(|g| ("grad_output", g)));
 
         let reduces = self.reduction != Reduction::None || self.rows.is_empty();
@@ -252,7 +334,7 @@ pub(super) struct ElementCall<'py> {
     axis: Option<usize>,
     averages: bool,
     reduction: Reduction,
-    denominator: Option<f64>,
+    weighing: Weighing<'py>,
 }
 
 impl<'py> ElementCall<'py> {
@@ -260,8 +342,9 @@ impl<'py> ElementCall<'py> {
         (input_name, input): (&'static str, &Bound<'py, PyAny>),
         (target_name, target): (&'static str, &Bound<'py, PyAny>),
         [weight, pos_weight]: [Option<&Bound<'py, PyAny>>; 2],
-        reduction: &str,
+        (reduction, weighing): (&str, Weighing<'py>),
     ) -> PyResult<Self> {
+        weighing.check(reduction)?;
         let reduction = Reduction::parse(reduction)?;
         let numbers = |name, given: Option<_>| given.map(|g| Array::numbers(name, g)).transpose();
         Ok(Self {
@@ -273,7 +356,7 @@ impl<'py> ElementCall<'py> {
             axis: None,
             averages: false,
             reduction,
-            denominator: None,
+            weighing,
         })
     }
 
@@ -288,7 +371,7 @@ impl<'py> ElementCall<'py> {
             axis: None,
             averages: false,
             reduction: Reduction::None,
-            denominator: None,
+            weighing: Weighing { sample_weight: None, denominator: None, empty: f64::NAN },
         })
     }
 
@@ -317,7 +400,7 @@ impl<'py> ElementCall<'py> {
                 "reduction must not be 'batchmean' where input has no axis",
             ));
         };
-        self.denominator = Some(*n as f64);
+        self.weighing.denominator = Some(*n as f64);
         Ok(self)
     }
 
@@ -325,11 +408,11 @@ impl<'py> ElementCall<'py> {
     pub(super) fn run(
         &self,
         derivatives: &Derivatives<'py>,
+        warp: Option<&WarpCall<'py>>,
         loss: impl FnOnce(&Elements<'_>, Outputs<'_>, &dyn Fn() -> bool) -> Result<f64> + Send,
     ) -> PyResult<Bound<'py, PyAny>> {
         let upstream = derivatives.upstream()?;
         let view = |array: &Option<Array<'py>>| array.as_ref().map(Array::view).transpose();
-        let (grad_output, grad_outputs) = as_upstream(&upstream)?;
         let inputs = Elements {
             names: self.names,
             input: self.input.view()?,
@@ -338,16 +421,15 @@ impl<'py> ElementCall<'py> {
             pos_weight: view(&self.pos_weight)?,
             axis: self.axis,
             averages: self.averages,
-            reduction: self.reduction,
-            denominator: self.denominator,
-            grad_output,
-            grad_outputs,
+            reduce: reduce(self.reduction, &self.weighing, &upstream)?,
         };
         let [input_name, target_name] = self.names;
         let mut fixed = vec![(input_name, &self.input)];
         fixed.extend(self.target.as_ref().map(|t| (target_name, t)));
         fixed.extend(self.weight.as_ref().map(|w| ("weight", w)));
         fixed.extend(self.pos_weight.as_ref().map(|w| ("pos_weight", w)));
+        fixed.extend(self.weighing.sample_weight.as_ref().map(|w| ("sample_weight", w)));
+        fixed.extend(warp.into_iter().flat_map(WarpCall::arrays));
         fixed.extend(upstream.as_ref().map(|g| ("grad_output", g)));
         let mut shape = self.input.shape().to_vec();
         self.axis.map(|axis| shape.remove(axis));
@@ -360,13 +442,110 @@ impl<'py> ElementCall<'py> {
     }
 }
 
-/// An upstream gradient as a number, or as an array.
-fn as_upstream<'a>(upstream: &Option<Array<'_>>) -> PyResult<(f64, Option<View<'a>>)> {
-    Ok(match upstream {
-        None => (1.0, None),
-        Some(g) if g.shape().is_empty() => (g.to_vec()?[0], None),
-        Some(g) => (1.0, Some(g.view()?)),
-    })
+/// Arrays, or numbers of one row, and a gradient.
+pub(super) type Tokenwise<'py> = (Vec<Bound<'py, PyAny>>, Option<Bound<'py, PyAny>>);
+
+/// Everything about the targets of rows: `log_prob`, `entropy`, `logsumexp` and `rank`, and the
+/// gradient where it is wanted.
+pub(super) fn tokens<'py>(
+    input: &Bound<'py, PyAny>,
+    target: &Bound<'py, PyAny>,
+    axis: Option<isize>,
+    warp: &WarpCall<'py>,
+    (return_grad, grad_output, grad_out): (
+        bool,
+        Option<&Bound<'py, PyAny>>,
+        Option<&Bound<'py, PyAny>>,
+    ),
+) -> PyResult<Tokenwise<'py>> {
+    let py = input.py();
+    let input = Array::floats("input", input)?;
+    let axis = class_axis("input", input.shape(), axis)?;
+    let mut rows = input.shape().to_vec();
+    rows.remove(axis);
+    let target = Array::target(target, &rows, false)?;
+    let given = match grad_output {
+        None => [None, None],
+        Some(pair) => {
+            let Ok((first, second)) = pair.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>)>()
+            else {
+                return Err(PyTypeError::new_err(format!(
+                    "grad_output must be a pair, of log_prob and of entropy, got {}",
+                    pair.get_type().name()?
+                )));
+            };
+            [
+                Some(Array::numbers("grad_output[0]", &first)?),
+                Some(Array::numbers("grad_output[1]", &second)?),
+            ]
+        }
+    };
+    let gradient = |given: &Option<Array<'py>>, default: f64| -> PyResult<_> {
+        Ok(match given {
+            None => Gradient::Same(default),
+            Some(g) if g.shape().is_empty() => Gradient::Same(g.to_vec()?[0]),
+            Some(g) => Gradient::PerRow(g.view()?),
+        })
+    };
+    let mut fixed = vec![("input", &input), ("target", &target)];
+    fixed.extend(warp.arrays());
+    fixed.extend(given[0].as_ref().map(|g| ("grad_output[0]", g)));
+    fixed.extend(given[1].as_ref().map(|g| ("grad_output[1]", g)));
+    let wants_grad = return_grad || grad_out.is_some();
+    let grad = wants_grad.then(|| input.output_like("grad_out", grad_out)).transpose()?;
+    if let Some(grad) = &grad {
+        grad.refuse_overlap("grad_out", &fixed, true)?;
+    }
+    let [log_prob, entropy, logsumexp] =
+        [input.losses(&rows)?, input.losses(&rows)?, input.losses(&rows)?];
+    let rank = Array::indices(py, &rows)?;
+    let call = Tokens {
+        input: input.view()?,
+        target: target.view()?,
+        axis,
+        warp: warp.view()?,
+        grad_output: [gradient(&given[0], 1.0)?, gradient(&given[1], 0.0)?],
+    };
+    let answers = Answers {
+        log_prob: log_prob.view_mut()?,
+        entropy: entropy.view_mut()?,
+        logsumexp: logsumexp.view_mut()?,
+        rank: rank.view_mut()?,
+        grad: grad.as_ref().map(Array::view_mut).transpose()?,
+    };
+    detached(py, |interrupted| token_log_prob(&call, answers, interrupted))?;
+    let grad = grad.map(|made| grad_out.cloned().unwrap_or_else(|| made.into_any()));
+    let of_one = rows.is_empty();
+    let value = |array: Array<'py>| -> PyResult<_> {
+        if of_one {
+            array.into_any().call_method1("__getitem__", ((),))
+        } else {
+            Ok(array.into_any())
+        }
+    };
+    let all = [log_prob, entropy, logsumexp, rank].into_iter().map(value);
+    Ok((all.collect::<PyResult<_>>()?, grad))
+}
+
+/// What a caller says of the answer.
+fn reduce<'a>(
+    reduction: Reduction,
+    weighing: &Weighing<'_>,
+    upstream: &Option<Array<'_>>,
+) -> PyResult<Reduce<'a>> {
+    let mut reduce = Reduce {
+        reduction,
+        sample_weight: weighing.sample_weight.as_ref().map(Array::view).transpose()?,
+        denominator: weighing.denominator,
+        empty: weighing.empty,
+        ..Reduce::default()
+    };
+    match upstream {
+        None => {}
+        Some(g) if g.shape().is_empty() => reduce.grad_output = g.to_vec()?[0],
+        Some(g) => reduce.grad_outputs = Some(g.view()?),
+    }
+    Ok(reduce)
 }
 
 /// Makes outputs or checks those that were given, fills them, and returns what Python's caller asked

@@ -6,16 +6,16 @@
 //! through a copy back.
 
 pub(super) mod kernels;
-pub(super) mod tile;
 
-use super::emit::{Curvature, LogProbability, Map, Scaled, Spread, Targeted, Tilted};
+use super::emit::{Bent, Curvature, LogProbability, Map, Scaled, Spread, Targeted, Tilted};
 use super::mass::{Nothing, Parts, TileMass};
 use super::scratch::{Buffer, Scratch};
 use super::settle::{Coefficients, Factors, IGNORED, Room, Settle, Term};
 use super::summary::{Field, ROWS, Summary, merge_rows};
-use super::{Emission, Shared};
+use super::{Emission, Shared, tile};
 use crate::simd::{self, Element};
 use crate::view::{LinesMut, Span};
+use crate::warp::{Derivatives, Warped};
 use kernels::{Held, Sources, Target, Tile};
 use std::ops::Range;
 
@@ -46,6 +46,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
     /// Whether rows can be summarised in one pass where they lie.
     fn sweeps(&self, rows: Range<usize>) -> bool {
         self.mass.is_none()
+            && self.warp.is_none()
             && self.input.classes() > 0
             && !rows.is_empty()
             && self.input.lends_columns::<F>(&rows)
@@ -130,8 +131,17 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         if classes == 0 {
             (0..n).for_each(|i| s.summaries[i / ROWS].set_row(i % ROWS, Summary::EMPTY));
         }
+        if P::RANKED {
+            // Classes are counted against the target's logit, which may be in a later tile.
+            for (i, row) in rows.clone().enumerate() {
+                if let Ok(target) = usize::try_from(s.terms.target[i]) {
+                    self.stage(row..row + 1, target..target + 1, s);
+                    s.terms.rows[i / ROWS].picked.0[i % ROWS] = s.x[0].wide();
+                }
+            }
+        }
         for block in tiles(classes, width) {
-            tile::stage(&self.input, rows.clone(), block.clone(), &mut s.x);
+            self.stage(rows.clone(), block.clone(), s);
             indices(&s.terms.target, block.start, &mut s.index);
             let tile = Tile {
                 x: &s.x,
@@ -164,12 +174,20 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
     ) {
         let n = rows.len();
         let step = tile::step(n);
-        let e = &mut s.e[..step * block.len()];
-        // Exponentials and logits are at hand where a tile held both.
-        let log = matches!(self.first, Some((Emission::LogSoftmax, _)));
-        if !keeps || (swept && (log || self.second.is_some())) {
-            tile::stage(&self.input, rows.clone(), block.clone(), &mut s.x);
+        let log = self.emission == Emission::LogSoftmax;
+        let warp = self.warp.as_ref().filter(|_| self.emission.is_derivative());
+        if let Some(warp) = warp {
+            // Before anything is written in the input's place.
+            tile::stage(&self.input, rows.clone(), block.clone(), &mut s.raw);
+            if let Some(mask) = &warp.mask {
+                tile::stage(mask, rows.clone(), block.clone(), &mut s.mask);
+            }
         }
+        // Exponentials and logits are at hand where a tile held both.
+        if !keeps || (swept && (log || self.second.is_some())) {
+            self.stage(rows.clone(), block.clone(), s);
+        }
+        let e = &mut s.e[..step * block.len()];
         if !keeps {
             let [centers, ks, ..] = &mut s.narrow;
             kernels::exponentials(&s.x, (n, block.len()), &s.summaries, [centers, ks], e);
@@ -177,43 +195,94 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let ignored = any_ignored.then(|| &*s.ignored);
         let none = TileMass::none();
         let at = (rows.clone(), block.clone());
+        // What is warped stays in scratch until its derivatives are the input's.
+        let token = self.emission == Emission::Token;
+        let direct = |output: usize| (warp.is_none() && !token).then_some(output);
         if let Some(output) = self.second {
             let (coefficients, target) =
                 narrow(&s.factors, |of| &of.second, n, true, &mut s.narrow, &[]);
             let from = Sources { coefficients, target, ignored, e, x: &s.x, mass: none };
-            self.emit_to::<Curvature, Nothing>(span, output, at.clone(), &from, &mut s.out);
+            let (to, at, out) = (direct(output), at.clone(), &mut s.bent);
+            if self.emission == Emission::Tilt {
+                self.emit_to::<Bent, Nothing>(span, to, at, &from, out);
+            } else {
+                self.emit_to::<Curvature, Nothing>(span, to, at, &from, out);
+            }
         }
-        let Some((emission, output)) = self.first else { return };
-        indices(&s.terms.target, block.start, &mut s.index);
-        let plain = self.is_plain(emission);
-        let (coefficients, target) =
-            narrow(&s.factors, |of| &of.first, n, !plain, &mut s.narrow, &s.index);
-        let mut from = Sources { coefficients, target, ignored, e, x: &s.x, mass: none };
-        if emission == Emission::LogSoftmax {
-            self.emit_to::<LogProbability, Nothing>(span, output, at, &from, &mut s.out);
-        } else if emission == Emission::Tilt {
-            self.emit_to::<Tilted, Nothing>(span, output, at, &from, &mut s.out);
-        } else if emission == Emission::Gradient && P::USED {
-            from.mass = self.tile_mass::<P>(rows, block, &mut s.q);
-            self.emit_to::<Spread<P>, P>(span, output, at, &from, &mut s.out);
-        } else if emission == Emission::Gradient {
-            self.emit_to::<Targeted, Nothing>(span, output, at, &from, &mut s.out);
-        } else {
-            self.emit_to::<Scaled, Nothing>(span, output, at, &from, &mut s.out);
+        if self.first.is_some() || warp.is_some_and(Warped::bends) {
+            let to = self.first.and_then(direct);
+            indices(&s.terms.target, block.start, &mut s.index);
+            let all = !self.is_plain();
+            let (coefficients, target) =
+                narrow(&s.factors, |of| &of.first, n, all, &mut s.narrow, &s.index);
+            let mut from = Sources { coefficients, target, ignored, e, x: &s.x, mass: none };
+            let (at, out) = (at.clone(), &mut s.out);
+            match self.emission {
+                Emission::LogSoftmax => {
+                    self.emit_to::<LogProbability, Nothing>(span, to, at, &from, out);
+                }
+                Emission::Tilt | Emission::Token => {
+                    self.emit_to::<Tilted, Nothing>(span, to, at, &from, out);
+                }
+                Emission::Gradient if P::USED => {
+                    from.mass = self.tile_mass::<P>(rows.clone(), block.clone(), &mut s.q);
+                    self.emit_to::<Spread<P>, P>(span, to, at, &from, out);
+                }
+                Emission::Gradient => self.emit_to::<Targeted, Nothing>(span, to, at, &from, out),
+                Emission::Softmax => self.emit_to::<Scaled, Nothing>(span, to, at, &from, out),
+            }
+        }
+        if token {
+            for (i, target) in s.terms.target[..n].iter().enumerate() {
+                let class = usize::try_from(*target).ok().filter(|class| block.contains(class));
+                if let Some(class) = class {
+                    let out = &mut s.out[(class - block.start) * step + i];
+                    *out = s.factors[i / ROWS].patched(i % ROWS, *out);
+                }
+            }
+        }
+        if let Some(warp) = warp {
+            let size = step * block.len();
+            let to = Derivatives {
+                first: s.out.fit(size),
+                second: self.second.is_some().then(|| s.bent.fit(size)),
+            };
+            warp.derive(&s.raw, warp.mask.is_some().then_some(&s.mask), to);
+        }
+        if warp.is_some() || token {
+            for (output, from) in [(self.first, &s.out), (self.second, &s.bent)] {
+                if let Some(output) = output {
+                    tile::write(from, span, output, rows.clone(), block.clone());
+                }
+            }
         }
     }
 
-    /// Writes a tile of an output: where it lies, or through a staged copy.
+    /// Copies a tile of logits as a model means them.
+    fn stage(&self, rows: Range<usize>, block: Range<usize>, s: &mut Scratch<F>) {
+        tile::stage(&self.input, rows.clone(), block.clone(), &mut s.x);
+        let Some(warp) = &self.warp else { return };
+        let mask = warp.mask.as_ref().map(|mask| {
+            tile::stage(mask, rows, block, &mut s.mask);
+            &*s.mask
+        });
+        warp.apply(&mut s.x, mask);
+    }
+
+    /// Writes a tile of an output: where it lies, or through a staged copy; without an output the copy
+    /// is all.
     fn emit_to<M: Map, P: Parts>(
         &self,
         span: &mut Span<'_>,
-        output: usize,
+        output: Option<usize>,
         (rows, block): (Range<usize>, Range<usize>),
         from: &Sources<'_, F>,
         staged: &mut Buffer<F>,
     ) {
         let n = rows.len();
-        if span.layout(output).lends_columns::<F>(&rows) {
+        if let Some(output) = output
+            && span.layout(output).lends_columns::<F>(&rows)
+        {
             let mut out = span.lines_of_rows_mut(output, rows, block);
             kernels::emit::<M, P, F>(from, n, &mut out, self.stream);
             return;
@@ -221,7 +290,9 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let step = tile::step(n);
         let mut out = LinesMut::of(staged.fit(step * block.len()), n, block.len(), step);
         kernels::emit::<M, P, F>(from, n, &mut out, false);
-        tile::write(staged, span, output, rows, block);
+        if let Some(output) = output {
+            tile::write(staged, span, output, rows, block);
+        }
     }
 
     /// The masses of a tile.
@@ -270,12 +341,12 @@ fn narrow<'b, F: Element>(
     of: impl Fn(&Factors<Field>) -> &Coefficients<Field>,
     rows: usize,
     all: bool,
-    out: &'b mut [Buffer<F>; 6],
+    out: &'b mut [Buffer<F>; 7],
     index: &'b [F],
 ) -> (Coefficients<&'b [F]>, Target<&'b [F]>) {
     let groups = rows.div_ceil(ROWS);
-    let [a, keep, patch, b, max, at_max] = out;
-    for out in [&mut *a, keep, patch, b, max, at_max] {
+    let [a, keep, patch, b, c, max, at_max] = out;
+    for out in [&mut *a, keep, patch, b, c, max, at_max] {
         out.fit(groups * ROWS);
     }
     simd::vectorized(
@@ -289,13 +360,14 @@ fn narrow<'b, F: Element>(
                 narrow_field(&factors.patch, &mut patch[lanes.clone()]);
                 if all {
                     narrow_field(&from.b, &mut b[lanes.clone()]);
+                    narrow_field(&from.c, &mut c[lanes.clone()]);
                     narrow_field(&from.max, &mut max[lanes.clone()]);
                     narrow_field(&from.at_max, &mut at_max[lanes]);
                 }
             }
         },
     );
-    (Coefficients { a, b, max, at_max }, Target { index, keep, patch })
+    (Coefficients { a, b, c, max, at_max }, Target { index, keep, patch })
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@
 
 pub(super) mod kernels;
 
-use super::emit::{Curvature, LogProbability, Map, Scaled, Spread, Tilted};
+use super::emit::{Bent, Curvature, LogProbability, Map, Scaled, Spread, Tilted};
 use super::mass::{Nothing, Parts, RowMass};
 use super::scratch::{Buffer, Scratch};
 use super::settle::{Coefficients, IGNORED, NEAR, Room, Settle};
@@ -13,6 +13,7 @@ use super::summary::{ROWS, Summary};
 use super::{Emission, Shared};
 use crate::simd::Element;
 use crate::view::{Rows, Span};
+use crate::warp::{Derivatives, Warped};
 use kernels::Sources;
 use std::ops::Range;
 
@@ -56,6 +57,9 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         s.units.clear();
         let mut guess = None;
         for (i, row) in rows.clone().enumerate() {
+            if P::RANKED {
+                self.pick(i, row, s);
+            }
             let total = if s.terms.target[i] == IGNORED {
                 s.units.extend(blocks(classes).map(|_| Summary::IGNORED));
                 Summary::IGNORED
@@ -63,13 +67,8 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
                 self.summarise_row::<P>((i, row), (writes, keeps), &mut guess, s)
             };
             s.summaries[i / ROWS].set_row(i % ROWS, total);
-            if let Ok(target) = usize::try_from(s.terms.target[i]) {
-                let picked = if self.input.lends_rows::<F>() {
-                    self.input.row::<F>(row, target..target + 1)[0]
-                } else {
-                    self.input.pick::<F>(row, target)
-                };
-                s.terms.rows[i / ROWS].picked.0[i % ROWS] = picked.wide();
+            if !P::RANKED {
+                self.pick(i, row, s);
             }
         }
         self.settle(span, rows.clone(), s);
@@ -90,6 +89,14 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         }
     }
 
+    /// Looks up the logit of a row's target.
+    fn pick(&self, i: usize, row: usize, s: &mut Scratch<F>) {
+        if let Ok(target) = usize::try_from(s.terms.target[i]) {
+            let picked = self.logits(row, target..target + 1, false, &mut s.x, &mut s.mask);
+            s.terms.rows[i / ROWS].picked.0[i % ROWS] = picked[0].wide();
+        }
+    }
+
     /// The first movement of a row that counts. Without masses it takes one pass, in a unit that
     /// `guess` chooses: rows next to each other have maxima much alike.
     fn summarise_row<P: Parts>(
@@ -105,7 +112,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let (headroom, of_guess) = (room.of_one(exponent), room.of_one_guess(exponent));
         let mut total = Summary::EMPTY;
         for block in blocks(classes) {
-            let x = lend_or_stage(&self.input, row, block.clone(), &mut s.x, false);
+            let x = self.logits(row, block.clone(), false, &mut s.x, &mut s.mask);
             let e = if keeps { &mut s.e[i * pitch(classes)..][block.clone()] } else { &mut [] };
             let sweep = |headroom: F| {
                 let guess = *guess
@@ -130,7 +137,10 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
                     kernels::largest::<F, false>(x)
                 };
                 let max = if largest.wide() <= total.max { F::of(total.max) } else { largest };
-                let mass = self.row_mass::<P>(row, block.clone(), &mut s.q);
+                let mass = RowMass {
+                    picked: F::of(s.terms.rows[i / ROWS].picked.0[i % ROWS]),
+                    ..self.row_mass::<P>(row, block.clone(), &mut s.q)
+                };
                 if keeps {
                     kernels::summarise::<P, F, true>(x, max, headroom, &mass, e)
                 } else {
@@ -161,13 +171,21 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         // Exponentials kept in a unit far from the row's may have lost bits.
         let fitting =
             kept.filter(|unit| unit.center == total.center && (unit.k - total.k).abs() <= FAR);
-        let first = self.first.map(|(emission, _)| emission);
-        let log = first == Some(Emission::LogSoftmax);
-        let spread = first == Some(Emission::Gradient) && P::USED;
-        let tilt = first == Some(Emission::Tilt);
+        let log = self.emission == Emission::LogSoftmax;
+        let token = self.emission == Emission::Token;
+        let tilt = token || self.emission == Emission::Tilt;
+        let spread = self.emission == Emission::Gradient && P::USED;
+        let warp = self.warp.as_ref().filter(|_| self.emission.is_derivative());
+        if let Some(warp) = warp {
+            // Before anything is written in the input's place.
+            self.input.stage(row..row + 1, classes.clone(), 1, 1, s.raw.fit(classes.len()));
+            if let Some(mask) = &warp.mask {
+                mask.stage(row..row + 1, classes.clone(), 1, 1, s.mask.fit(classes.len()));
+            }
+        }
         let x = if fitting.is_none() || self.second.is_some() || log || tilt || spread {
             // What is written in the input's place must not be read from there.
-            lend_or_stage(&self.input, row, classes.clone(), &mut s.x, self.in_place)
+            self.logits(row, classes.clone(), self.in_place, &mut s.x, &mut s.mask)
         } else {
             &[]
         };
@@ -185,44 +203,72 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
                 1.0
             }
         };
-        if let Some(output) = self.second {
-            let from = Sources { e, x, mass: RowMass::none() };
-            let c = s.factors[group].second.row(lane);
-            let c = Coefficients { a: c.a * scale, b: c.b * scale, ..c };
-            self.emit_row::<Curvature, Nothing>(span, output, &block, c, &from, &mut s.out);
-        }
-        let Some((emission, output)) = self.first else { return };
+        let plain = RowMass::none();
         let factors = &s.factors[group];
+        // What is warped stays in scratch until its derivatives are the input's.
+        let direct = |output: usize| (warp.is_none() && !token).then_some(output);
+        if let Some(output) = self.second {
+            let from = Sources { e, x, mass: plain };
+            let c = factors.second.row(lane);
+            let c = Coefficients { a: c.a * scale, b: c.b * scale, ..c };
+            let (to, out) = (direct(output), &mut s.bent);
+            if tilt {
+                let c = Coefficients { b: factors.second.row(lane).b, c: c.c * scale, ..c };
+                self.emit_row::<Bent, Nothing>(span, to, &block, c, &from, out);
+            } else {
+                self.emit_row::<Curvature, Nothing>(span, to, &block, c, &from, out);
+            }
+        }
         let c = factors.first.row(lane);
         let c = Coefficients { a: c.a * scale, ..c };
-        if log {
-            let from = Sources { e, x, mass: RowMass::none() };
-            self.emit_row::<LogProbability, Nothing>(span, output, &block, c, &from, &mut s.out);
-            return;
-        }
         let target = usize::try_from(s.terms.target[i]).ok().filter(|t| classes.contains(t));
-        if let (Some(target), Emission::Gradient) = (target, emission) {
-            let e = &mut e[target - classes.start];
-            let (keep, patch) = (factors.keep.0[lane], factors.patch.0[lane]);
-            *e = F::of(keep * e.wide() + patch / scale);
+        if self.first.is_some() || warp.is_some_and(Warped::bends) {
+            let to = self.first.and_then(direct);
+            if let (Some(target), Emission::Gradient) = (target, self.emission) {
+                let e = &mut e[target - classes.start];
+                let (keep, patch) = (factors.keep.0[lane], factors.patch.0[lane]);
+                *e = F::of(keep * e.wide() + patch / scale);
+            }
+            let mass =
+                if spread { self.row_mass::<P>(row, classes.clone(), &mut s.q) } else { plain };
+            let (from, out) = (Sources { e, x, mass }, &mut s.out);
+            if log {
+                self.emit_row::<LogProbability, Nothing>(span, to, &block, c, &from, out);
+            } else if tilt {
+                self.emit_row::<Tilted, Nothing>(span, to, &block, c, &from, out);
+            } else if spread {
+                self.emit_row::<Spread<P>, P>(span, to, &block, c, &from, out);
+            } else {
+                self.emit_row::<Scaled, Nothing>(span, to, &block, c, &from, out);
+            }
         }
-        if emission == Emission::Tilt {
-            let from = Sources { e, x, mass: RowMass::none() };
-            self.emit_row::<Tilted, Nothing>(span, output, &block, c, &from, &mut s.out);
-        } else if spread {
-            let from = Sources { e, x, mass: self.row_mass::<P>(row, classes, &mut s.q) };
-            self.emit_row::<Spread<P>, P>(span, output, &block, c, &from, &mut s.out);
-        } else {
-            let from = Sources { e, x, mass: RowMass::none() };
-            self.emit_row::<Scaled, Nothing>(span, output, &block, c, &from, &mut s.out);
+        if let (Some(target), true) = (target, token) {
+            let out = &mut s.out[target - classes.start];
+            *out = factors.patched(lane, *out);
+        }
+        if let Some(warp) = warp {
+            let n = classes.len();
+            let to = Derivatives {
+                first: s.out.fit(n),
+                second: self.second.is_some().then(|| s.bent.fit(n)),
+            };
+            warp.derive(&s.raw, warp.mask.is_some().then_some(&s.mask), to);
+        }
+        if warp.is_some() || token {
+            for (output, from) in [(self.first, &s.out), (self.second, &s.bent)] {
+                if let Some(output) = output {
+                    span.write(output, row..row + 1, classes.clone(), 1, 1, from);
+                }
+            }
         }
     }
 
-    /// Writes a block of an output's row: where it lies, or through a staged copy.
+    /// Writes a block of an output's row: where it lies, or through a staged copy; without an output
+    /// the copy is all.
     fn emit_row<M: Map, P: Parts>(
         &self,
         span: &mut Span<'_>,
-        output: usize,
+        output: Option<usize>,
         block: &Block,
         c: Coefficients<f64>,
         from: &Sources<'_, F>,
@@ -230,19 +276,23 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
     ) {
         let Block { row, classes, .. } = block.clone();
         let c = c.map(F::of);
-        if span.layout(output).lends_rows::<F>() {
-            let stream = self.stream && self.input.classes() * size_of::<F>() >= STREAM_ROW;
-            kernels::emit::<M, P, F>(&c, from, span.row_mut(output, row, classes), stream);
-        } else {
-            kernels::emit::<M, P, F>(&c, from, staged.fit(classes.len()), false);
-            span.write(output, row..row + 1, classes, 1, 1, staged);
+        match output {
+            Some(output) if span.layout(output).lends_rows::<F>() => {
+                let stream = self.stream && self.input.classes() * size_of::<F>() >= STREAM_ROW;
+                kernels::emit::<M, P, F>(&c, from, span.row_mut(output, row, classes), stream);
+            }
+            Some(output) => {
+                kernels::emit::<M, P, F>(&c, from, staged.fit(classes.len()), false);
+                span.write(output, row..row + 1, classes, 1, 1, staged);
+            }
+            None => kernels::emit::<M, P, F>(&c, from, staged.fit(classes.len()), false),
         }
     }
 
     /// Zeros for a row that does not count.
     fn clear_row(&self, span: &mut Span<'_>, row: usize, s: &mut Scratch<F>) {
         let classes = self.input.classes();
-        for output in self.first.map(|(_, o)| o).into_iter().chain(self.second) {
+        for output in self.first.into_iter().chain(self.second) {
             if span.layout(output).lends_rows::<F>() {
                 span.row_mut::<F>(output, row, 0..classes).fill(F::of(0.0));
                 continue;
@@ -253,6 +303,30 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
                 span.write(output, row..row + 1, block, 1, 1, zeros);
             }
         }
+    }
+
+    /// A block of a row's logits as a model means them: where they lie, or a copy; always a copy
+    /// where `copy`.
+    fn logits<'b>(
+        &'b self,
+        row: usize,
+        block: Range<usize>,
+        copy: bool,
+        staged: &'b mut Buffer<F>,
+        mask: &mut Buffer<F>,
+    ) -> &'b [F] {
+        let Some(warp) = &self.warp else {
+            return lend_or_stage(&self.input, row, block, staged, copy);
+        };
+        let x = staged.fit(block.len());
+        self.input.stage(row..row + 1, block.clone(), 1, 1, x);
+        let mask = warp.mask.as_ref().map(|from| {
+            let mask = mask.fit(block.len());
+            from.stage(row..row + 1, block, 1, 1, mask);
+            &*mask
+        });
+        warp.apply(x, mask);
+        x
     }
 
     /// The masses of a block of a row.
@@ -268,7 +342,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
             None => &[],
         };
         let weight: &[F] = mass.weight.as_ref().map_or(&[], |w| &w[block]);
-        RowMass { soft, weight, share: mass.share, base: mass.base }
+        RowMass { soft, weight, share: mass.share, base: mass.base, ..RowMass::none() }
     }
 }
 

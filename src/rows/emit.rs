@@ -2,7 +2,7 @@
 
 use super::mass::Parts;
 use super::settle::Coefficients;
-use crate::simd::{Element, Isa, V};
+use crate::simd::{Element, Isa, V, splat};
 use fearless_simd::prelude::*;
 
 /// An output, elementwise; `e` is the exponential in units, `x` the logit, `q` the mass.
@@ -13,11 +13,14 @@ pub(crate) trait Map: Copy + 'static {
     const MASS: bool = false;
     /// Whether it reads the exponential.
     const EXP: bool = true;
+    /// Whether it reads the coefficient `c`.
+    const MORE: bool = false;
     /// Whether the target's exponential is another than the class's, across rows; along a row it is
     /// replaced where it is kept.
     const TARGET: bool = false;
 
     fn apply<S: Isa, F: Element>(
+        simd: S,
         c: &Coefficients<V<F, S>>,
         e: V<F, S>,
         x: V<F, S>,
@@ -33,6 +36,7 @@ impl Map for Scaled {
     const LOGIT: bool = false;
     #[inline(always)]
     fn apply<S: Isa, F: Element>(
+        _: S,
         c: &Coefficients<V<F, S>>,
         e: V<F, S>,
         _: V<F, S>,
@@ -51,12 +55,13 @@ impl Map for Targeted {
     const TARGET: bool = true;
     #[inline(always)]
     fn apply<S: Isa, F: Element>(
+        simd: S,
         c: &Coefficients<V<F, S>>,
         e: V<F, S>,
         x: V<F, S>,
         q: V<F, S>,
     ) -> V<F, S> {
-        Scaled::apply::<S, F>(c, e, x, q)
+        Scaled::apply::<S, F>(simd, c, e, x, q)
     }
 }
 
@@ -70,6 +75,7 @@ impl<P: Parts> Map for Spread<P> {
     const TARGET: bool = true;
     #[inline(always)]
     fn apply<S: Isa, F: Element>(
+        _: S,
         c: &Coefficients<V<F, S>>,
         e: V<F, S>,
         x: V<F, S>,
@@ -88,6 +94,7 @@ impl Map for Curvature {
     const LOGIT: bool = true;
     #[inline(always)]
     fn apply<S: Isa, F: Element>(
+        _: S,
         c: &Coefficients<V<F, S>>,
         e: V<F, S>,
         x: V<F, S>,
@@ -98,24 +105,56 @@ impl Map for Curvature {
     }
 }
 
-/// `a (e ((max - x) - b))`: the gradient of the entropy, `b` being the mean of `max - x`.
+/// `a e (c ((max - x) - b) - at_max)`: the gradient of `c` times the entropy, `b` being the mean of
+/// `max - x`, plus `at_max` times the log-probability of a class elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tilted;
 
 impl Map for Tilted {
     const LOGIT: bool = true;
+    const MORE: bool = true;
     #[inline(always)]
     fn apply<S: Isa, F: Element>(
+        simd: S,
         c: &Coefficients<V<F, S>>,
         e: V<F, S>,
         x: V<F, S>,
         _: V<F, S>,
     ) -> V<F, S> {
-        // An infinite gap has no probability; any finite one will do. `at_max` is infinity.
-        let gap = c.max - x;
         // The exponential has room for the gap, which a probability may not have.
-        c.a * (e * (gap.simd_lt(c.at_max).select(gap, c.b) - c.b))
+        c.a * (e * (c.c * above_mean::<S, F>(simd, c, x) - c.at_max))
     }
+}
+
+/// `a e ((1 - 2 p) ((max - x) - b) - (1 - p))` where `p = c e`, and `at_max` at the maximum: the
+/// diagonal of the entropy's Hessian.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bent;
+
+impl Map for Bent {
+    const LOGIT: bool = true;
+    const MORE: bool = true;
+    #[inline(always)]
+    fn apply<S: Isa, F: Element>(
+        simd: S,
+        c: &Coefficients<V<F, S>>,
+        e: V<F, S>,
+        x: V<F, S>,
+        _: V<F, S>,
+    ) -> V<F, S> {
+        let one = splat::<S, F>(simd, F::of(1.0));
+        let p = c.c * e;
+        let inner = ((one - p) - p) * above_mean::<S, F>(simd, c, x) - (one - p);
+        x.simd_eq(c.max).select(c.at_max, c.a * (e * inner))
+    }
+}
+
+/// How far the gap to the maximum is above its mean.
+#[inline(always)]
+fn above_mean<S: Isa, F: Element>(simd: S, c: &Coefficients<V<F, S>>, x: V<F, S>) -> V<F, S> {
+    // An infinite gap has no probability; any finite one will do.
+    let gap = c.max - x;
+    gap.simd_lt(splat::<S, F>(simd, F::of(f64::INFINITY))).select(gap, c.b) - c.b
 }
 
 /// `(x - max) + at_max`: the log-softmax.
@@ -127,6 +166,7 @@ impl Map for LogProbability {
     const EXP: bool = false;
     #[inline(always)]
     fn apply<S: Isa, F: Element>(
+        _: S,
         c: &Coefficients<V<F, S>>,
         _: V<F, S>,
         x: V<F, S>,

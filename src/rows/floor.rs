@@ -48,7 +48,7 @@ pub(crate) fn copy(from: &View<'_>, to: ViewMut<'_>, interrupted: &dyn Fn() -> b
     column(to.as_view())?;
     let order = Order::c(from.shape().len());
     let spans = Spans::new(rows.rows(), SPAN, vec![RowsMut::new(to, None, &order)]);
-    let c = Coefficients { a: 1.0, b: 0.0, max: 0.0, at_max: 0.0 };
+    let c = Coefficients { a: 1.0, b: 0.0, c: 0.0, max: 0.0, at_max: 0.0 };
     pool::run(&spans, true, interrupted, |span, (): &mut ()| {
         let all = span.rows();
         let e = rows.lines_of_rows::<f32>(all.clone(), 0..1).line(0);

@@ -24,13 +24,15 @@ pub(crate) struct Mass<'a, F> {
     pub(crate) base: [F; 2],
     /// Whether the mass of a class is its own exponential instead, in the unit of its summary.
     pub(crate) own: bool,
+    /// Whether classes above the target are counted besides.
+    pub(crate) ranked: bool,
 }
 
 impl<F: Element> Mass<'_, F> {
     /// Each class's own exponential.
-    pub(crate) fn own() -> Self {
+    pub(crate) fn own(ranked: bool) -> Self {
         let zero = [F::of(0.0); 2];
-        Self { soft: None, weight: None, share: zero, base: zero, own: true }
+        Self { soft: None, weight: None, share: zero, base: zero, own: true, ranked }
     }
 }
 
@@ -42,10 +44,12 @@ pub(crate) trait Parts: Copy + 'static {
     const WEIGHTED: bool;
     /// Whether it is the exponential itself.
     const OWN: bool;
+    /// Whether classes above the target are counted.
+    const RANKED: bool;
 }
 
 macro_rules! parts {
-    ($($name:ident: $used:literal, $soft:literal, $weighted:literal, $own:literal;)*) => {
+    ($($name:ident: $used:literal, $soft:literal, $weighted:literal, $own:literal, $ranked:literal;)*) => {
         $(
             #[derive(Clone, Copy, Debug)]
             pub(crate) struct $name;
@@ -54,18 +58,20 @@ macro_rules! parts {
                 const SOFT: bool = $soft;
                 const WEIGHTED: bool = $weighted;
                 const OWN: bool = $own;
+                const RANKED: bool = $ranked;
             }
         )*
     };
 }
 
 parts! {
-    Nothing: false, false, false, false;
-    Even: true, false, false, false;
-    EvenWeighted: true, false, true, false;
-    Soft: true, true, false, false;
-    SoftWeighted: true, true, true, false;
-    Own: true, false, false, true;
+    Nothing: false, false, false, false, false;
+    Even: true, false, false, false, false;
+    EvenWeighted: true, false, true, false, false;
+    Soft: true, true, false, false, false;
+    SoftWeighted: true, true, true, false, false;
+    Own: true, false, false, true, false;
+    OwnRanked: true, false, false, true, true;
 }
 
 /// Runs an expression with the type of a mass's parts bound to a name.
@@ -74,6 +80,10 @@ macro_rules! with_parts {
         match $mass {
             None => {
                 type $parts = $crate::rows::mass::Nothing;
+                $body
+            }
+            Some(m) if m.ranked => {
+                type $parts = $crate::rows::mass::OwnRanked;
                 $body
             }
             Some(m) if m.own => {
@@ -188,12 +198,15 @@ pub(crate) struct RowMass<'b, F> {
     pub(crate) weight: &'b [F],
     pub(crate) share: [F; 2],
     pub(crate) base: [F; 2],
+    /// The target's logit, above which classes are counted.
+    pub(crate) picked: F,
 }
 
 impl<F: Element> RowMass<'_, F> {
     /// No mass anywhere.
     pub(crate) fn none() -> Self {
-        Self { soft: &[], weight: &[], share: [F::of(0.0); 2], base: [F::of(0.0); 2] }
+        let zero = [F::of(0.0); 2];
+        Self { soft: &[], weight: &[], share: zero, base: zero, picked: zero[0] }
     }
 
     /// The masses of the classes from `at` on, in two parts; of `n` only where that is less than a

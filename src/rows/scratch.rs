@@ -1,6 +1,6 @@
 //! A thread's memory for a call: grown as needed, never shared.
 
-use super::settle::{Factors, Terms};
+use super::settle::{Factors, MORE, Terms};
 use super::summary::{Field, ROWS, Summary};
 use crate::simd::Element;
 use std::ops::{Deref, DerefMut};
@@ -49,10 +49,16 @@ pub(super) struct Scratch<F: Element> {
     pub(super) e: Buffer<F>,
     /// Logits, where they are staged.
     pub(super) x: Buffer<F>,
+    /// Logits as they were given, where they are warped.
+    pub(super) raw: Buffer<F>,
+    /// Which of their classes exist.
+    pub(super) mask: Buffer<F>,
     /// Soft targets, where they are staged.
     pub(super) q: Buffer<F>,
     /// An output, where it is staged.
     pub(super) out: Buffer<F>,
+    /// Another.
+    pub(super) bent: Buffer<F>,
     /// What the lanes of a sweep across rows hold between classes.
     pub(super) lanes: Buffer<F>,
     /// Their wider sums.
@@ -62,7 +68,7 @@ pub(super) struct Scratch<F: Element> {
     /// 1 for rows that do not count.
     pub(super) ignored: Buffer<F>,
     /// What was settled, in the kernel's type.
-    pub(super) narrow: [Buffer<F>; 6],
+    pub(super) narrow: [Buffer<F>; 7],
     /// The summaries of a group's blocks, and of its rows.
     pub(super) units: Vec<Summary>,
     pub(super) summaries: Vec<Summary<Field>>,
@@ -70,6 +76,7 @@ pub(super) struct Scratch<F: Element> {
     pub(super) part: Vec<Summary<Field>>,
     pub(super) terms: Terms,
     pub(super) losses: Vec<Field>,
+    pub(super) more: Vec<[Field; MORE]>,
     pub(super) factors: Vec<Factors<Field>>,
     /// Of the group's losses.
     pub(super) sum: f64,
@@ -84,6 +91,7 @@ impl<F: Element> Scratch<F> {
             self.summaries.resize(groups, Summary::default());
             self.part.resize(groups, Summary::default());
             self.losses.resize(groups, Field::default());
+            self.more.resize(groups, [Field::default(); MORE]);
             self.factors.resize(groups, Factors::default());
         }
     }

@@ -25,7 +25,7 @@ pub(crate) struct Term<T> {
     pub(crate) upstream: T,
     /// Its binary exponent.
     pub(crate) exponent: T,
-    /// 1 where the row counts, 0 where it is ignored.
+    /// The weight of the row's loss: 1 where it has none of its own, 0 where it is ignored.
     pub(crate) live: T,
     /// The target's logit.
     pub(crate) picked: T,
@@ -172,6 +172,8 @@ pub(crate) struct Softmax<S: Isa> {
     pub(crate) mass_top: S::f64s,
     /// See [`super::summary::Summary`].
     pub(crate) mass_rest: S::f64s,
+    /// See [`super::summary::Summary`].
+    pub(crate) above: S::f64s,
     /// See [`Term`].
     pub(crate) hard: S::f64s,
     /// See [`Term`].
@@ -185,41 +187,46 @@ pub(crate) struct Softmax<S: Isa> {
 pub(crate) struct Coefficients<T> {
     pub(crate) a: T,
     pub(crate) b: T,
-    /// The logit at which the output is `at_max` instead.
+    pub(crate) c: T,
+    /// The largest logit.
     pub(crate) max: T,
+    /// Of most maps, the output at the largest logit.
     pub(crate) at_max: T,
 }
 
 impl<T> Coefficients<T> {
     /// Each in another type.
     pub(crate) fn map<U>(self, f: impl Fn(T) -> U) -> Coefficients<U> {
-        Coefficients { a: f(self.a), b: f(self.b), max: f(self.max), at_max: f(self.at_max) }
+        let Self { a, b, c, max, at_max } = self;
+        Coefficients { a: f(a), b: f(b), c: f(c), max: f(max), at_max: f(at_max) }
     }
 }
 
 impl Coefficients<Field> {
     /// Those of one row.
     pub(crate) fn row(&self, i: usize) -> Coefficients<f64> {
-        Coefficients {
-            a: self.a.0[i],
-            b: self.b.0[i],
-            max: self.max.0[i],
-            at_max: self.at_max.0[i],
-        }
+        let Self { a, b, c, max, at_max } = self;
+        Coefficients { a: a.0[i], b: b.0[i], c: c.0[i], max: max.0[i], at_max: at_max.0[i] }
     }
 }
+
+/// Numbers of a row that a member of the family may answer besides its loss.
+pub(crate) const MORE: usize = 3;
 
 /// What a loss says of rows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settled<T> {
     pub(crate) loss: T,
+    /// Kept where the loss says so ([`Settle::HAS_MORE`]).
+    pub(crate) more: [T; MORE],
     pub(crate) factors: Factors<T>,
 }
 
 /// What the third movement makes outputs with.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Factors<T> {
-    /// The target's exponential is replaced, for the gradient, by `keep` times itself plus `patch`.
+    /// The target's exponential is replaced, for the gradient, by `keep` times itself plus `patch`;
+    /// of [`super::Emission::Token`] the target's output is.
     pub(crate) keep: T,
     /// See `keep`.
     pub(crate) patch: T,
@@ -229,8 +236,18 @@ pub(crate) struct Factors<T> {
     pub(crate) second: Coefficients<T>,
 }
 
+impl Factors<Field> {
+    /// The output of a row's target class, from what it is without the target's part.
+    pub(crate) fn patched<F: Element>(&self, row: usize, out: F) -> F {
+        F::of(self.keep.0[row] * out.wide() + self.patch.0[row])
+    }
+}
+
 /// A member of the softmax family.
 pub(crate) trait Settle: Sync {
+    /// Whether there is more to a row than its loss.
+    const HAS_MORE: bool = false;
+
     /// What rows bring besides their logits: all but `picked`, which the engine fills. Says what it
     /// found among their targets, where nobody has looked before.
     fn terms(&self, rows: Range<usize>, terms: &mut Terms) -> Census;
@@ -257,7 +274,7 @@ pub(crate) fn settle_rows<F: Element, L: Settle>(
     terms: &Terms,
     rows: usize,
     wanted: u8,
-    losses: &mut [Field],
+    (losses, more): (&mut [Field], &mut [[Field; MORE]]),
     out: &mut [Factors<Field>],
 ) -> f64 {
     #[inline(never)]
@@ -265,7 +282,7 @@ pub(crate) fn settle_rows<F: Element, L: Settle>(
         simd: S,
         loss: &L,
         (summaries, terms): (&[Summary<Field>], &[Term<Field>]),
-        (losses, out): (&mut [Field], &mut [Factors<Field>]),
+        (losses, more, out): (&mut [Field], &mut [[Field; MORE]], &mut [Factors<Field>]),
     ) -> f64 {
         simd.vectorize(
             #[inline(always)]
@@ -274,18 +291,23 @@ pub(crate) fn settle_rows<F: Element, L: Settle>(
                 let mut sum = Wide64::<S>::zero(simd);
                 let mut plain = zero;
                 let rows = summaries.iter().zip(terms).zip(losses.iter_mut().zip(out));
-                for ((summary, term), (loss_out, out)) in rows {
+                for (i, ((summary, term), (loss_out, out))) in rows.enumerate() {
                     for at in (0..ROWS).step_by(simd::lanes::<S, f64>()) {
                         let row = softmax::<S, F>(simd, summary, term, at);
                         let mut settled = loss.settle(simd, &row);
-                        let live = read(simd, &term.live, at).simd_gt(zero);
-                        settled.loss = live.select(settled.loss, zero);
+                        let weight = read(simd, &term.live, at);
+                        settled.loss = weight.simd_eq(zero).select(zero, settled.loss * weight);
                         if F::KIND == Kind::F64 {
                             sum.add(settled.loss);
                         } else {
                             plain += settled.loss;
                         }
                         put::<S>(settled.loss, at, loss_out);
+                        if L::HAS_MORE {
+                            for (v, to) in settled.more.into_iter().zip(&mut more[i]) {
+                                put::<S>(v, at, to);
+                            }
+                        }
                         write::<WANTED, S>(&settled.factors, at, out);
                     }
                 }
@@ -295,7 +317,7 @@ pub(crate) fn settle_rows<F: Element, L: Settle>(
     }
     let groups = rows.div_ceil(ROWS);
     let from = (&summaries[..groups], &terms.rows[..groups]);
-    let to = (&mut losses[..groups], &mut out[..groups]);
+    let to = (&mut losses[..groups], more, &mut out[..groups]);
     dispatch!(simd::level(), s => match wanted {
         wanted::LOSS => kernel::<{ wanted::LOSS }, _, F, L>(s, loss, from, to),
         wanted::FACTOR => kernel::<{ wanted::FACTOR }, _, F, L>(s, loss, from, to),
@@ -351,6 +373,7 @@ fn softmax<S: Isa, F: Element>(
         dot: read(simd, &s.dot, at),
         mass_top: read(simd, &s.mass_top, at),
         mass_rest: read(simd, &s.mass_rest, at),
+        above: read(simd, &s.above, at),
         hard: read(simd, &term.hard, at),
         upstream: read(simd, &term.upstream, at),
         picked: read(simd, &term.picked, at),
@@ -368,6 +391,7 @@ fn write<const WANTED: u8, S: Isa>(s: &Factors<S::f64s>, at: usize, out: &mut Fa
         for (c, to) in [(s.first, &mut out.first), (s.second, &mut out.second)] {
             put::<S>(c.a, at, &mut to.a);
             put::<S>(c.b, at, &mut to.b);
+            put::<S>(c.c, at, &mut to.c);
             put::<S>(c.max, at, &mut to.max);
             put::<S>(c.at_max, at, &mut to.at_max);
         }

@@ -28,6 +28,8 @@ pub(crate) struct Summary<T = f64> {
     pub(crate) mass_top: T,
     /// The sum of masses over the classes below it.
     pub(crate) mass_rest: T,
+    /// How many classes are above the target, where that was asked for.
+    pub(crate) above: T,
 }
 
 impl Summary {
@@ -41,6 +43,7 @@ impl Summary {
         dot: 0.0,
         mass_top: 0.0,
         mass_rest: 0.0,
+        above: 0.0,
     };
     /// Of a row that does not count, at whose numbers nothing looks.
     pub(crate) const IGNORED: Self = Self { max: 0.0, center: 0.0, ties: 1.0, ..Self::EMPTY };
@@ -74,6 +77,7 @@ impl Summary {
                 dot: high.dot + if own { low.dot * unit } else { low.dot },
                 mass_top: high.mass_top + low.mass_top,
                 mass_rest: high.mass_rest + low.mass_rest,
+                above: high.above + low.above,
                 ..high
             };
         }
@@ -85,6 +89,7 @@ impl Summary {
             rest: high.rest + low_all * unit,
             dot: high.dot + (low.dot + shifted) * of_unit,
             mass_rest: if own { 0.0 } else { high.mass_rest + low_mass },
+            above: high.above + low.above,
             ..high
         }
     }
@@ -117,6 +122,7 @@ impl Summary<Field> {
             dot: self.dot.0[i],
             mass_top: self.mass_top.0[i],
             mass_rest: self.mass_rest.0[i],
+            above: self.above.0[i],
         }
     }
 
@@ -130,6 +136,7 @@ impl Summary<Field> {
         self.dot.0[i] = s.dot;
         self.mass_top.0[i] = s.mass_top;
         self.mass_rest.0[i] = s.mass_rest;
+        self.above.0[i] = s.above;
     }
 }
 

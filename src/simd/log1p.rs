@@ -131,34 +131,49 @@ pub(crate) fn log_probability<S: Isa, F: Element>(
         let u = c(simd, f64::MIN_POSITIVE).max(u);
         log_exact(simd, u, less_one, lost, c(simd, 0.0))
     } else {
-        let (k, f, _) = octave(simd, u, less_one);
-        let p = polynomial(simd, &SHORT, f);
-        k.mul_add(c(simd, std::f64::consts::LN_2), p * f)
+        short_log(simd, u, less_one)
     };
     u.simd_eq(u).select(log, u)
 }
 
-/// `log u` for `u >= 0`, to an ulp of `f64` whatever the caller's type: for what is subtracted from it.
+/// `log u` for `u >= 0`: to an ulp where `F` is `f64`, within 2^-30 of itself where it is `f32`, whose
+/// smallest numbers are none of `f64`'s.
 #[inline(always)]
-pub(crate) fn log<S: Isa>(simd: S, u: S::f64s) -> S::f64s {
+pub(crate) fn log<S: Isa, F: Element>(simd: S, u: S::f64s) -> S::f64s {
     let zero = c(simd, 0.0);
-    // What is subnormal is brought into range first.
-    let tiny = u.simd_lt(c(simd, f64::MIN_POSITIVE));
-    let scaled = tiny.select(u * c(simd, 2f64.powi(54)), u);
-    let log = log_exact(simd, scaled, scaled - c(simd, 1.0), zero, zero);
-    let log = tiny.select(log - c(simd, 54.0 * std::f64::consts::LN_2), log);
+    let log = if F::KIND == Kind::F64 {
+        // What is subnormal is brought into range first.
+        let tiny = u.simd_lt(c(simd, f64::MIN_POSITIVE));
+        let scaled = tiny.select(u * c(simd, 2f64.powi(54)), u);
+        let log = log_exact(simd, scaled, scaled - c(simd, 1.0), zero, zero);
+        tiny.select(log - c(simd, 54.0 * std::f64::consts::LN_2), log)
+    } else {
+        short_log(simd, u, u - c(simd, 1.0))
+    };
     let log = u.simd_eq(zero).select(c(simd, f64::NEG_INFINITY), log);
     // Neither infinity nor NaN went through the bits unharmed.
     u.simd_lt(c(simd, f64::INFINITY)).select(log, u)
 }
 
+/// `log u`, of which `u - 1` is given too, within 2^-30 of itself.
+#[inline(always)]
+fn short_log<S: Isa>(simd: S, u: S::f64s, less_one: S::f64s) -> S::f64s {
+    let (k, f, _) = octave(simd, u, less_one);
+    let p = polynomial(simd, &SHORT, f);
+    k.mul_add(c(simd, std::f64::consts::LN_2), p * f)
+}
+
 /// `log(1 - p)` of a probability, likewise.
 #[inline(always)]
-pub(crate) fn log1p_minus<S: Isa>(simd: S, p: S::f64s) -> S::f64s {
+pub(crate) fn log1p_minus<S: Isa, F: Element>(simd: S, p: S::f64s) -> S::f64s {
     let u = c(simd, 1.0) - p;
-    let lost = (c(simd, 1.0) - u) - p;
     let sure = p.simd_eq(c(simd, 1.0));
-    let log = log_exact(simd, sure.select(p, u), -p, lost, c(simd, 0.0));
+    let log = if F::KIND == Kind::F64 {
+        let lost = (c(simd, 1.0) - u) - p;
+        log_exact(simd, sure.select(p, u), -p, lost, c(simd, 0.0))
+    } else {
+        short_log(simd, sure.select(p, u), -p)
+    };
     let log = sure.select(c(simd, f64::NEG_INFINITY), log);
     p.simd_eq(p).select(log, p)
 }

@@ -1,12 +1,12 @@
-//! Kernels across rows: lanes are rows of a [tile](super::tile).
+//! Kernels across rows: lanes are rows of a [tile](crate::rows::tile).
 
-use super::tile::step;
 use crate::rows::along::kernels::mend_infinite;
 use crate::rows::emit::Map;
 use crate::rows::mass::{MassSums, Parts, TileMass};
 use crate::rows::scratch::Buffer;
 use crate::rows::settle::{Coefficients, NEAR, Room, Term};
 use crate::rows::summary::{Field, ROWS, Summary};
+use crate::rows::tile::step;
 use crate::simd::exp::Shift;
 use crate::simd::sum::Wide;
 use crate::simd::{self, Element, Isa, V, dispatch, select, splat};
@@ -70,7 +70,7 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                     let (shift, k) = Shift::<S, F>::of_max(simd, max, headroom);
                     let mut rest = F::Wide::<S>::zero(simd);
                     let mut sums = MassSums::<S, F>::zero(simd);
-                    let mut others = zero;
+                    let (mut others, mut above) = (zero, zero);
                     for class in 0..classes {
                         let v = simd::load::<S, F>(simd, &x[class * step..]);
                         let exp = shift.exp::<true>(simd, v);
@@ -84,6 +84,9 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                                 mass.q::<P, S>(simd, class, step, at)
                             };
                             sums.take::<P>(simd, q, below, max, v);
+                        }
+                        if P::RANKED {
+                            above += select::<S, F>(v.simd_gt(picked), one, zero);
                         }
                         if STORE {
                             simd::store::<S, F>(exp, &mut e[class * step + at..]);
@@ -99,6 +102,9 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                         sums.dot.store(&mut out.dot.0[lane..]);
                         sums.top.store(&mut out.mass_top.0[lane..]);
                         sums.rest.store(&mut out.mass_rest.0[lane..]);
+                    }
+                    if P::RANKED {
+                        F::store_wide::<S>(above, &mut out.above.0[lane..]);
                     }
                 }
             },
@@ -435,11 +441,12 @@ fn value<M: Map, P: Parts, S: Isa, F: Element>(
         Coefficients {
             a,
             b: simd::load::<S, F>(simd, &c.b[at..]),
+            c: if M::MORE { simd::load::<S, F>(simd, &c.c[at..]) } else { zero },
             max: simd::load::<S, F>(simd, &c.max[at..]),
             at_max: simd::load::<S, F>(simd, &c.at_max[at..]),
         }
     } else {
-        Coefficients { a, b: zero, max: zero, at_max: zero }
+        Coefficients { a, b: zero, c: zero, max: zero, at_max: zero }
     };
     let mut e = if M::EXP { simd::load(simd, &from.e[class * step + at..]) } else { zero };
     if M::TARGET {
@@ -451,7 +458,7 @@ fn value<M: Map, P: Parts, S: Isa, F: Element>(
     }
     let x = if M::LOGIT { simd::load(simd, &from.x[class * step + at..]) } else { zero };
     let q = if M::MASS { from.mass.q::<P, S>(simd, class, step, at)[0] } else { zero };
-    let value = M::apply::<S, F>(&c, e, x, q);
+    let value = M::apply::<S, F>(simd, &c, e, x, q);
     match from.ignored {
         Some(rows) => {
             let live = simd::load::<S, F>(simd, &rows[at..]).simd_eq(zero);

@@ -188,9 +188,7 @@ impl<S: Isa, F: Element, const STORE: bool> Sweep<S, F, STORE> {
             k: k.wide(),
             rest: self.rest.total(),
             ties: f64::from(ties),
-            dot: 0.0,
-            mass_top: 0.0,
-            mass_rest: 0.0,
+            ..Summary::default()
         }
     }
 }
@@ -248,6 +246,8 @@ struct Against<'b, S: Isa, F: Element, P: Parts, const STORE: bool> {
     taken: [V<F, S>; 2],
     rest: F::Wide<S>,
     ties: V<F, S>,
+    picked: V<F, S>,
+    above: V<F, S>,
     sums: MassSums<S, F>,
     parts: PhantomData<P>,
 }
@@ -268,6 +268,9 @@ impl<S: Isa, F: Element, P: Parts, const STORE: bool> Pass<S, F> for Against<'_,
         if P::USED {
             let q = if P::OWN { [e, zero] } else { self.mass.q::<P, S>(simd, at, len) };
             self.sums.take::<P>(simd, q, below, self.max, x);
+        }
+        if P::RANKED {
+            self.above += select::<S, F>(x.simd_gt(self.picked), one, zero);
         }
         e
     }
@@ -312,6 +315,8 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                     taken: [splat::<S, F>(simd, F::of(0.0)); 2],
                     rest: F::Wide::<S>::zero(simd),
                     ties: splat::<S, F>(simd, F::of(0.0)),
+                    picked: splat::<S, F>(simd, mass.picked),
+                    above: splat::<S, F>(simd, F::of(0.0)),
                     sums: MassSums::zero(simd),
                     parts: PhantomData,
                 };
@@ -325,6 +330,7 @@ pub(super) fn summarise<P: Parts, F: Element, const STORE: bool>(
                     dot: pass.sums.dot.total(),
                     mass_top: pass.sums.top.total(),
                     mass_rest: pass.sums.rest.total(),
+                    above: pass.above.reduce_sum().wide(),
                 }
             },
         )
@@ -409,6 +415,7 @@ pub(in crate::rows) fn emit<M: Map, P: Parts, F: Element>(
                 let c = Coefficients {
                     a: splat::<S, F>(simd, coefficients.a),
                     b: splat::<S, F>(simd, coefficients.b),
+                    c: splat::<S, F>(simd, coefficients.c),
                     max: splat::<S, F>(simd, coefficients.max),
                     at_max: splat::<S, F>(simd, coefficients.at_max),
                 };
@@ -464,5 +471,5 @@ fn value<M: Map, P: Parts, S: Isa, F: Element>(
     let e = if M::EXP { load_classes(simd, from.e, at, len) } else { zero };
     let x = if M::LOGIT { load_classes(simd, from.x, at, len) } else { zero };
     let q = if M::MASS { from.mass.q::<P, S>(simd, at, len)[0] } else { zero };
-    M::apply::<S, F>(c, e, x, q)
+    M::apply::<S, F>(simd, c, e, x, q)
 }
