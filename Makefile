@@ -35,7 +35,8 @@ check: $(ENV)/check.wheel docs  ## Check format, lints, types, stubs and documen
 	$(ENV)/check/bin/ruff check
 	$(ENV)/check/bin/ruff format --check
 	$(ENV)/check/bin/mypy
-	$(ENV)/check/bin/python -m mypy.stubtest crossent._core --mypy-config-file pyproject.toml
+	$(ENV)/check/bin/python -m mypy.stubtest crossent._core crossent.functional crossent.modules \
+		--mypy-config-file pyproject.toml
 
 bench: $(ENV)/bench.env $(ENV)/test.wheel  ## Measure the kernels, then crossent beside its peers (QUICK=1: less)
 	cargo bench

@@ -228,7 +228,7 @@ def pointwise(
         losses = -TF.logsigmoid(t * x)
     elif kind == "kl":
         p = torch.exp(t) if first else t
-        x = x.masked_fill(p == 0, 0.0)
+        x = x.masked_fill((p == 0) & ~torch.isnan(x), 0.0)
         losses = product(p, t - x) if first else torch.special.xlogy(t, t) - t * x
     elif kind == "focal":
         wrong = t * torch.sigmoid(-x) + (1 - t) * torch.sigmoid(x)
