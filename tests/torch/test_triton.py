@@ -628,3 +628,21 @@ def test_beside_the_cpu(smoothing, rng):
 
 if __name__ == "__main__":
     sys.exit(pytest.main([__file__, "-q", *sys.argv[1:]]))
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("size", [0, 1, 1000, 5000])
+def test_scale(dtype, size, monkeypatch):
+    monkeypatch.setattr(K, "SCALERS", 2)
+    x = torch.randn(size, dtype=torch.float64).to(DEVICE, TYPES[dtype])
+    wide = torch.float64 if dtype == "float64" else torch.float32
+    for factor in (1.0, 0.3, float("nan")):
+        by = torch.tensor(factor, dtype=wide, device=DEVICE)
+        want = (x.to(wide) * by).to(x.dtype)
+        got = x.clone()
+        assert K.scale_(got, by) is got
+        if dtype == "bfloat16" and DEVICE == "cpu":
+            # The interpreter cuts float32 off to bfloat16; a GPU rounds.
+            torch.testing.assert_close(got, want, rtol=8e-3, atol=0, equal_nan=True)
+        else:
+            torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)

@@ -442,6 +442,9 @@ def scaled(slope: Tensor, factor: Tensor) -> Tensor:
     """The gradient times the upstream gradient, in its place; without a pass where that is 1."""
     if factor.ndim == 0 and factor.is_cpu and factor.item() == 1.0:
         return slope
+    if HAS_TRITON and factor.ndim == 0 and slope.is_cuda and slope.is_contiguous():
+        scaled_in_place: Tensor = triton().scale_(slope, factor)
+        return scaled_in_place
     return slope.mul_(factor)
 
 

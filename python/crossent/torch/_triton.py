@@ -43,6 +43,8 @@ HINTS = True
 REGISTERS: int | None = None
 # Elements that the one program of a sum reads at a time.
 SUM_BLOCK = 4096
+# Programs that scale a tensor: some for each processor of the largest devices.
+SCALERS = 2048
 
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 INDICES = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -441,6 +443,19 @@ def _total_kernel(values, denominator, out, n, count, MEAN: tl.constexpr, BLOCK:
     if MEAN == "count":
         result = result / count
     tl.store(out, result)
+
+
+@triton.jit
+def _scale_kernel(x, factor, n, PROGRAMS: tl.constexpr, BLOCK: tl.constexpr):
+    """x times a factor, in place; nothing is read or written where that is 1."""
+    T: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
+    by = tl.load(factor).to(T)
+    if by != 1.0:
+        first = tl.program_id(0).to(tl.int64) * BLOCK
+        for start in range(first, n, PROGRAMS * BLOCK):
+            at = start + tl.arange(0, BLOCK)
+            values = tl.load(x + at, mask=at < n).to(T) * by
+            tl.store(x + at, values.to(x.dtype.element_ty), mask=at < n)
 
 
 @triton.jit(do_not_specialize=["ignore"])
@@ -855,6 +870,16 @@ def _total(
     _launch(_total_kernel, 1, values, denominator, out, values.numel(), count, MEAN=mean,
             BLOCK=SUM_BLOCK, num_warps=16)  # fmt: skip
     return out
+
+
+def scale_(x: Tensor, factor: Tensor) -> Tensor:
+    """A contiguous tensor times a factor of no axes, in place, without waiting for the factor.
+
+    A factor of 1, which most losses have, costs no pass over the tensor.
+    """
+    programs = min(SCALERS, triton.cdiv(max(x.numel(), 1), CHUNK))
+    _launch(_scale_kernel, programs, x, factor, x.numel(), PROGRAMS=programs, BLOCK=CHUNK)
+    return x
 
 
 def cross_entropy(
