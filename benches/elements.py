@@ -5,7 +5,8 @@ Float32 arrays of one shape with all cores, the loss alone and with its gradient
 is used again (torch's autograd makes a new one). Answers are checked against float64 before
 anything is timed; then the contestants take turns, as in peers.py. The floor of a loss is a read of
 all of its inputs, that of a gradient a copy of one of them besides. What softmax and log_softmax
-write goes into buffers that are used again, torch's too; their floor is a copy.
+write goes into a buffer that is used again; torch is measured as it is commonly called, which makes
+a new one, and into a buffer (`out=`). Their floor is a copy.
 """
 
 from __future__ import annotations
@@ -49,6 +50,15 @@ def torch_entropy(x: Any, _: Any) -> Any:
     return -(logs.exp() * logs).sum()
 
 
+def torch_kl_of_logits(a: Any, b: Any) -> Any:
+    logs = torch.log_softmax(b, -1), torch.log_softmax(a, -1)
+    return TF.kl_div(*logs, reduction="sum", log_target=True)
+
+
+def torch_js_of_logits(a: Any, b: Any) -> Any:
+    return torch_js(torch.softmax(a, -1), torch.softmax(b, -1))
+
+
 def torch_js(p: Any, q: Any) -> Any:
     m = (p + q) / 2
     return (p * (p / m).log() + q * (q / m).log()).sum() / 2
@@ -56,6 +66,10 @@ def torch_js(p: Any, q: Any) -> Any:
 
 def rel_entr(p: Array, q: Array) -> Any:
     return np.sum(scipy.special.rel_entr(p, q))
+
+
+def exact_js(p: Array, q: Array) -> Any:
+    return (rel_entr(p, (p + q) / 2) + rel_entr(q, (p + q) / 2)) / 2
 
 
 # crossent's function, torch's, and the same in float64 of a pair of arrays
@@ -98,7 +112,17 @@ LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[[Array,
     "js_divergence": (
         summed(F.js_divergence),
         torch_js,
-        lambda p, q: (rel_entr(p, (p + q) / 2) + rel_entr(q, (p + q) / 2)) / 2,
+        lambda p, q: exact_js(p, q),
+    ),
+    "kl_divergence_with_logits": (
+        summed(F.kl_divergence_with_logits),
+        torch_kl_of_logits,
+        lambda a, b: rel_entr(scipy.special.softmax(a, -1), scipy.special.softmax(b, -1)),
+    ),
+    "js_divergence_with_logits": (
+        summed(F.js_divergence_with_logits),
+        torch_js_of_logits,
+        lambda a, b: exact_js(scipy.special.softmax(a, -1), scipy.special.softmax(b, -1)),
     ),
 }
 
@@ -107,17 +131,17 @@ LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[[Array,
 SOFTMAX: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[[Array], Any]]] = {
     "softmax": (
         lambda x, out: F.softmax(x, -1, out=out),
-        lambda x, out: torch.softmax(x, -1, out=out),
+        functools.partial(torch.softmax, dim=-1),
         lambda x: scipy.special.softmax(x, -1),
     ),
     "log_softmax": (
         lambda x, out: F.log_softmax(x, -1, out=out),
-        lambda x, out: torch.log_softmax(x, -1, out=out),
+        functools.partial(torch.log_softmax, dim=-1),
         lambda x: scipy.special.log_softmax(x, -1),
     ),
     "logsumexp": (
         lambda x, _: F.logsumexp(x, -1),
-        lambda x, _: torch.logsumexp(x, -1),
+        functools.partial(torch.logsumexp, dim=-1),
         lambda x: scipy.special.logsumexp(x, -1),
     ),
 }
@@ -170,12 +194,12 @@ def measure(name: str, shape: tuple[int, ...], repeats: int) -> list[list[float]
 
 
 def measure_softmax(name: str, repeats: int) -> list[float]:
-    """Seconds of the floor, of crossent and of torch."""
+    """Seconds of the floor, of crossent, of torch, and of torch into a buffer."""
     ours, theirs, exact = SOFTMAX[name]
     x = np.random.default_rng(0).standard_normal(SOFTMAX_SHAPE, np.float32) * 3
     out, want = np.empty_like(x), exact(x.astype(np.float64))
-    tx, tout = torch.from_numpy(x), torch.empty(SOFTMAX_SHAPE)
-    for title, got in (("crossent", ours(x, out)), ("torch", theirs(tx, tout).numpy())):
+    tx, tout = torch.from_numpy(x), torch.empty_like(theirs(torch.from_numpy(x)))
+    for title, got in (("crossent", ours(x, out)), ("torch", theirs(tx).numpy())):
         error = np.max(np.abs(got / want - 1))
         if not error <= SOFTMAX_TOLERANCE:
             raise SystemExit(f"{name}: {title} is off by {error:.1e} of an element")
@@ -186,14 +210,15 @@ def measure_softmax(name: str, repeats: int) -> list[float]:
         else:
             _core._copy_floor(x, out)
 
-    return race([floor, lambda: ours(x, out), lambda: theirs(tx, tout)], repeats)
+    contestants = [floor, lambda: ours(x, out), lambda: theirs(tx), lambda: theirs(tx, out=tout)]
+    return race(contestants, repeats)
 
 
-def cells_of(floor: float, ours: float, theirs: float) -> list[str]:
+def cells_of(floor: float, ours: float, *theirs: float) -> list[str]:
     return [
         duration(floor),
         f"**{duration(ours)}** ({digits(ours / floor)} floors)",
-        f"{duration(theirs)} ({digits(theirs / ours)}×)",
+        *(f"{duration(time)} ({digits(time / ours)}×)" for time in theirs),
     ]
 
 
@@ -215,7 +240,8 @@ def main() -> None:
             cell for times in measure(name, options.shape, repeats) for cell in cells_of(*times)
         ]
         print(f"| `{name}` | {' | '.join(cells)} |", flush=True)
-    print(f"\n| {SOFTMAX_SHAPE} | floor | crossent | torch |\n|---{'|---:' * 3}|")
+    heads = "floor | crossent | torch | torch, out="
+    print(f"\n| {SOFTMAX_SHAPE} | {heads} |\n|---{'|---:' * 4}|")
     for name in SOFTMAX:
         cells = cells_of(*measure_softmax(name, repeats))
         print(f"| `{name}` | {' | '.join(cells)} |", flush=True)

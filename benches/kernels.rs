@@ -79,7 +79,7 @@ impl<F: Real> Problem<F> {
             target,
             axis: 1,
             weight: None,
-            ignore_index: -100,
+            ignore_index: Some(-100),
             reduce: Reduce { reduction: Reduction::Mean, ..Reduce::default() },
         }
     }

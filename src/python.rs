@@ -15,8 +15,9 @@ use crate::warp::Warp;
 use crate::{pool, simd};
 use array::{Array, class_axis};
 use call::{
-    Derivatives, ElementCall, LossCall, Tokenwise, WarpCall, axis_of, detached, guarded,
-    ignore_index_of, integer, scalar, some_axis_of, tokens, warp_of, weighing_of,
+    Derivatives, ElementCall, LossCall, Tokenwise, WarpCall, alpha_of, axis_of, base_of, detached,
+    gamma_of, guarded, ignore_index_of, integer, label_smoothing_of, scalar, some_axis_of, tokens,
+    warp_of, weighing_of, z_loss_of,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -30,9 +31,9 @@ fn cross_entropy<'py>(
     #[pyo3(from_py_with = ignore_index_of)] ignore_index: i64,
     reduction: &str,
     weighing: &Bound<'py, PyAny>,
-    label_smoothing: f64,
+    #[pyo3(from_py_with = label_smoothing_of)] label_smoothing: f64,
     warp: &Bound<'py, PyAny>,
-    z_loss: f64,
+    #[pyo3(from_py_with = z_loss_of)] z_loss: f64,
     #[pyo3(from_py_with = some_axis_of)] axis: Option<isize>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
@@ -209,8 +210,8 @@ fn soft_margin_loss<'py>(
 fn sigmoid_focal_loss<'py>(
     inputs: &Bound<'py, PyAny>,
     targets: &Bound<'py, PyAny>,
-    alpha: f64,
-    gamma: f64,
+    #[pyo3(from_py_with = alpha_of)] alpha: f64,
+    #[pyo3(from_py_with = gamma_of)] gamma: f64,
     reduction: &str,
     weighing: &Bound<'py, PyAny>,
     return_grad: bool,
@@ -294,7 +295,7 @@ fn information<'py>(
 fn entropy<'py>(
     p: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = axis_of)] axis: isize,
-    base: Option<f64>,
+    #[pyo3(from_py_with = base_of)] base: Option<f64>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
@@ -311,7 +312,7 @@ fn entropy<'py>(
 fn entropy_with_logits<'py>(
     logits: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = axis_of)] axis: isize,
-    base: Option<f64>,
+    #[pyo3(from_py_with = base_of)] base: Option<f64>,
     warp: &Bound<'py, PyAny>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
@@ -331,7 +332,7 @@ fn entropy_with_logits<'py>(
 #[pyfunction]
 fn binary_entropy<'py>(
     p: &Bound<'py, PyAny>,
-    base: Option<f64>,
+    #[pyo3(from_py_with = base_of)] base: Option<f64>,
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
@@ -348,7 +349,7 @@ fn kl_divergence<'py>(
     p: &Bound<'py, PyAny>,
     q: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = axis_of)] axis: isize,
-    base: Option<f64>,
+    #[pyo3(from_py_with = base_of)] base: Option<f64>,
     return_grad: &Bound<'py, PyAny>,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
@@ -365,7 +366,7 @@ fn js_divergence<'py>(
     p: &Bound<'py, PyAny>,
     q: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = axis_of)] axis: isize,
-    base: Option<f64>,
+    #[pyo3(from_py_with = base_of)] base: Option<f64>,
     return_grad: &Bound<'py, PyAny>,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
@@ -406,7 +407,7 @@ fn kl_divergence_with_logits<'py>(
     p_logits: &Bound<'py, PyAny>,
     q_logits: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = axis_of)] axis: isize,
-    base: Option<f64>,
+    #[pyo3(from_py_with = base_of)] base: Option<f64>,
     warp: &Bound<'py, PyAny>,
     return_grad: &Bound<'py, PyAny>,
     grad_output: Option<&Bound<'py, PyAny>>,
@@ -426,7 +427,7 @@ fn js_divergence_with_logits<'py>(
     p_logits: &Bound<'py, PyAny>,
     q_logits: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = axis_of)] axis: isize,
-    base: Option<f64>,
+    #[pyo3(from_py_with = base_of)] base: Option<f64>,
     warp: &Bound<'py, PyAny>,
     return_grad: &Bound<'py, PyAny>,
     grad_output: Option<&Bound<'py, PyAny>>,

@@ -142,7 +142,7 @@ impl<'a> Reduce<'a> {
 }
 
 /// The smallest magnitude in an array but 0, infinite where there is none, and the largest.
-fn magnitudes(view: &View<'_>) -> [f64; 2] {
+pub(crate) fn magnitudes(view: &View<'_>) -> [f64; 2] {
     // By the bits less one, which makes 0 the largest: extrema of integers are what loops take by
     // vectors.
     let rows = Rows::new(view.clone(), None, &Order::of(view, None));
@@ -197,6 +197,9 @@ pub(crate) const PARALLEL: usize = 256 << 10;
 /// Rows that are looked at together.
 const GROUP: usize = 512;
 
+/// What marks a row of weight 0 where no index says that a row does not count.
+pub(crate) const NO_INDEX: i64 = i64::MIN;
+
 /// What a look at the target classes of rows finds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Census {
@@ -212,17 +215,17 @@ impl Census {
         target: &[i64],
         first: usize,
         classes: usize,
-        ignore_index: i64,
+        ignore_index: Option<i64>,
         weight: Option<&[f64]>,
         sample: Option<&[f64]>,
     ) -> Self {
         let (live, bad) = count(target, classes, ignore_index);
         let mut census = Self::default();
         if bad > 0 {
-            let is_bad = |t: &i64| *t != ignore_index && *t as u64 >= classes as u64;
+            let is_bad = |t: &i64| Some(*t) != ignore_index && *t as u64 >= classes as u64;
             census.wrong = target.iter().position(is_bad).map(|at| first + at);
         } else if weight.is_some() || sample.is_some() {
-            for (i, &t) in target.iter().enumerate().filter(|(_, t)| **t != ignore_index) {
+            for (i, &t) in target.iter().enumerate().filter(|(_, t)| Some(**t) != ignore_index) {
                 let of_class = weight.map_or(1.0, |weight| weight[t as usize]);
                 census.counted.add(of_class * sample.map_or(1.0, |sample| sample[i]));
             }
@@ -251,11 +254,12 @@ impl Census {
 pub(crate) fn census(
     target: &Rows<'_>,
     classes: usize,
-    ignore_index: i64,
+    ignore_index: Option<i64>,
     weight: Option<&[f64]>,
     sample: Option<&Rows<'_>>,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<Census> {
+    let ignore_index = ignore_index.or(sample.map(|_| NO_INDEX));
     let spans = Spans::new(target.rows(), 32 * GROUP, Vec::new());
     let found: Vec<OnceLock<Census>> = vec![OnceLock::new(); spans.count()];
     let parallel = target.rows() >= PARALLEL;
@@ -269,7 +273,8 @@ pub(crate) fn census(
             target.stage_indices(rows.clone(), targets);
             let own = sample.map(|sample| {
                 own.resize(rows.len(), 0.0);
-                stage_weights(sample, rows, targets, ignore_index, own);
+                let ignored = ignore_index.unwrap_or(NO_INDEX);
+                stage_weights(sample, rows, targets, ignored, own);
                 &own[..]
             });
             census.merge(Census::of(targets, start, classes, ignore_index, weight, own));
@@ -283,30 +288,31 @@ pub(crate) fn census(
     Ok(all)
 }
 
-/// Copies the weights of some rows; where one is 0, the row's target is made to be ignored.
+/// Copies the weights of some rows; where one is 0, the row's target becomes `ignored`.
 pub(crate) fn stage_weights(
     sample: &Rows<'_>,
     rows: Range<usize>,
     targets: &mut [i64],
-    ignore_index: i64,
+    ignored: i64,
     weights: &mut [f64],
 ) {
     sample.stage_column(rows, weights);
     for (target, weight) in targets.iter_mut().zip(weights) {
         if *weight == 0.0 {
-            *target = ignore_index;
+            *target = ignored;
         }
     }
 }
 
 /// How many targets count, and how many of these are no class.
-fn count(target: &[i64], classes: usize, ignore_index: i64) -> (u64, u64) {
+fn count(target: &[i64], classes: usize, ignore_index: Option<i64>) -> (u64, u64) {
+    let (ignores, ignored) = (ignore_index.is_some(), ignore_index.unwrap_or_default());
     simd::vectorized(
         #[inline(always)]
         || {
             let (mut live, mut bad) = (0, 0);
             for &t in target {
-                let counts = t != ignore_index;
+                let counts = !(ignores & (t == ignored));
                 live += u64::from(counts);
                 bad += u64::from(counts & (t as u64 >= classes as u64));
             }

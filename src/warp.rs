@@ -157,7 +157,7 @@ impl Warped<'_> {
                         if let Some(cap) = warped.softcap {
                             let [height, steepness] = tanh(simd, x / c(cap));
                             slope = steepness;
-                            curvature = c(-2.0 / cap) * height * steepness;
+                            curvature = c(-2.0) * height * steepness / c(cap);
                         }
                         if warped.temperature != 1.0 {
                             slope /= c(warped.temperature);

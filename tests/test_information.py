@@ -621,3 +621,15 @@ def test_cross_entropy_is_entropy_plus_divergence(rng):
     cross = F.cross_entropy(x, t, reduction="none")
     parts = F.entropy(t) + F.kl_div(F.log_softmax(x, 1), t, "none").sum(axis=1)
     np.testing.assert_allclose(cross, parts, rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", WIDE, ids=["float32", "float64"])
+def test_kl_div_of_large_logarithms(dtype):
+    t = np.array([88.0, 89.0, 200, 665, 700, 709.5, 709.75, 710, 720, 800, 1500, np.inf], dtype)
+    got, grad = F.kl_div(np.zeros_like(t), t, "none", True, return_grad=True)
+    with np.errstate(over="ignore"):
+        mass = np.exp(t.astype(np.longdouble))
+        want = (mass * t).astype(dtype), (-mass).astype(dtype)
+    rtol = 4 * np.finfo(dtype).eps
+    np.testing.assert_allclose(got, want[0], rtol)
+    np.testing.assert_allclose(grad, want[1], rtol)

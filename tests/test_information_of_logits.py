@@ -426,3 +426,44 @@ def test_errors():
         F.token_log_prob(x, y, grad_output=1.0)
     with pytest.raises(TypeError, match="target must be an array of integers"):
         F.token_log_prob(x, x)
+
+
+@pytest.mark.parametrize("gap", [30.0, 40.0, 60.0, 100.0])
+def test_gradients_of_confident_rows(gap):
+    """The top class's is minus the sum of the others', however little that is."""
+    a, b = np.array([[0.1, 0.1 - gap]]), np.array([[10.7, 10.7 - gap * 0.9]])
+    _, kl_a, size_a, kl_b, _, _, js_a, of_a, js_b, of_b = exact_rows(a, b)
+    _, *kl = F.kl_divergence_with_logits(a, b, return_grad="both")
+    _, *js = F.js_divergence_with_logits(a, b, return_grad="both")
+    assert_within(kl[0], kl_a, 8, size_a)
+    assert_within(kl[1], kl_b, 8)
+    assert_within(js[0], js_a, 8, of_a)
+    assert_within(js[1], js_b, 8, of_b)
+    assert abs(kl[1].sum()) <= 1e-15 * abs(kl[1]).max()
+
+
+@pytest.mark.parametrize("shape, axis", [((2, 0), 1), ((0, 2), 0), ((0, 2), 1), ((0, 0), 1)])
+def test_nothing(shape, axis):
+    x = np.zeros(shape)
+    for ours in (F.kl_divergence_with_logits, F.js_divergence_with_logits):
+        got = ours(x, x, axis=axis, return_grad="both", temperature=2.0)
+        np.testing.assert_array_equal(got[0], np.full(np.delete(shape, axis), np.nan))
+        np.testing.assert_array_equal(got[1], x)
+    np.testing.assert_array_equal(np.isnan(F.entropy_with_logits(x, axis=axis)), np.isnan(got[0]))
+
+
+def test_small_upstream_gradients_leave_the_answers():
+    for x in (np.array([[0, -85]], np.float32), np.array([[0] + [-85] * 99], np.float32)):
+        want, tokens = F.entropy_with_logits(x), F.token_log_prob(x, [0])
+        assert want[0] > 0
+        got = F.entropy_with_logits(x, return_grad=True, return_hess=True, grad_output=1e-30)[0]
+        np.testing.assert_array_equal(got, want)
+        got, _ = F.token_log_prob(x, [0], return_grad=True, grad_output=(1e-30, np.array([1e-30])))
+        for one, other in zip(got, tokens, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_the_smallest_integer_is_no_class():
+    x = np.zeros((2, 3))
+    with pytest.raises(IndexError, match=r"target\[0\] = -9223372036854775808 is out of range"):
+        F.token_log_prob(x, np.array([-(2**63), 1]))

@@ -368,6 +368,8 @@ def test_classes_hold_options(rng):
         (r"temperature must be a number, got str", TypeError, {"temperature": "hot"}),
         (r"softcap must be positive and finite, got -1", ValueError, {"softcap": -1}),
         (r"z_loss must be finite, got inf", ValueError, {"z_loss": np.inf}),
+        (r"z_loss must be a number, got str", TypeError, {"z_loss": "a"}),
+        (r"label_smoothing must be a number, got str", TypeError, {"label_smoothing": "a"}),
         (
             r"class_mask must be an array of booleans, got int64",
             TypeError,
@@ -408,7 +410,8 @@ def test_refusals(match, error, given):
     out = np.full((3, 4), 9.0)
     with pytest.raises(error, match=match) as raised:
         F.cross_entropy(x, y, grad_out=out, **given)
-    assert not getattr(raised.value, "__notes__", [])
+    notes = getattr(raised.value, "__notes__", [])
+    assert all(name in note for note in notes for name in given)
     assert np.all(out == 9)
 
 
@@ -426,3 +429,33 @@ def test_batchmean_has_no_denominator():
     x = np.zeros((2, 3))
     with pytest.raises(ValueError, match="denominator must not be given"):
         F.kl_div(x, x, "batchmean", denominator=2.0)
+
+
+@pytest.mark.parametrize("z", [1e-12, 1e-8, 1e-4, 0.1])
+def test_z_loss_does_not_cancel(z):
+    x = np.array([[5.0, -45.0]])
+    want = options.cross_entropy(x, np.array([0]), z_loss=np.longdouble(z))
+    _, grad, hess = F.cross_entropy(x, [0], z_loss=z, return_grad=True, return_hess=True)
+    np.testing.assert_allclose(hess[0, 0], 2 * z + np.exp(-50.0), rtol=1e-15)
+    np.testing.assert_allclose(grad[0, 0], float(want.grad[0, 0]), rtol=1e-14)
+    for x, given in (
+        (np.zeros((1, 1)), {"weight": [0.0]}),
+        (np.array([[0.0, -800.0]]), {"weight": [0.0, 1.0]}),
+    ):
+        loss, grad, hess = F.cross_entropy(
+            x, [0], **given, z_loss=z, reduction="sum", return_grad=True, return_hess=True
+        )
+        assert loss == 0
+        assert not grad.any()
+        assert hess[0, 0] == 2 * z
+
+
+def test_every_loss_of_elements_is_here():
+    from inspect import signature
+
+    reduced = {
+        name
+        for name, _ in crossent._core.losses()
+        if "reduction" in signature(getattr(F, name)).parameters
+    }
+    assert reduced == ELEMENTS.keys() | {"cross_entropy", "nll_loss"}

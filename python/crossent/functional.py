@@ -82,17 +82,18 @@ def cross_entropy(
             exactly 0, whatever their logits. It must be negative for probabilities as target.
         reduction: `'mean'`, `'sum'` or `'none'`. The mean divides by the sum of the class weights
             of the targets that count; for probabilities as target, by the number of rows.
-        label_smoothing: $\epsilon$, in [0, 1].
+        label_smoothing: $\epsilon$, in [0, 1]; spread over all classes, so that one at -inf makes
+            the loss infinite.
         axis: The class axis; by default torch's: 1, or 0 of one-dimensional input.
         temperature: What logits are divided by.
-        softcap: Logits become $c \tanh(x / c)$, before the division.
+        softcap: Logits become $c \tanh(x / c)$, before the division; one of -inf, too.
         class_mask: Booleans that broadcast to the input's shape: False is a class that does not
-            exist, as a logit of -inf.
+            exist, as a logit of -inf after all this.
         z_loss: Adds this much of $(\log \sum_c e^{x_c})^2$ to each loss.
         sample_weight: A weight a loss, of the losses' shape, on top of other weights. The mean
             divides by the sum of what was applied; weight 0 leaves a loss out, whatever its input.
         denominator: What `'mean'` divides by instead: across batches or processes, say.
-        empty: The mean where no loss counts; the gradient is then 0.
+        empty: The mean where no loss counts, so that it would divide by 0; the gradient is then 0.
         return_grad: Also return the gradient with respect to `input`.
         grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
@@ -190,7 +191,7 @@ def nll_loss(
         sample_weight: A weight a loss, of the losses' shape, on top of other weights. The mean
             divides by the sum of what was applied; weight 0 leaves a loss out, whatever its input.
         denominator: What `'mean'` divides by instead: across batches or processes, say.
-        empty: The mean where no loss counts; the gradient is then 0.
+        empty: The mean where no loss counts, so that it would divide by 0; the gradient is then 0.
         return_grad: Also return the gradient with respect to `input`.
         grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
@@ -268,7 +269,7 @@ def binary_cross_entropy(
         sample_weight: A weight a loss, of the losses' shape, on top of other weights. The mean
             divides by the sum of what was applied; weight 0 leaves a loss out, whatever its input.
         denominator: What `'mean'` divides by instead: across batches or processes, say.
-        empty: The mean where no loss counts; the gradient is then 0.
+        empty: The mean where no loss counts, so that it would divide by 0; the gradient is then 0.
         return_grad: Also return the gradient with respect to `input`.
         grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
@@ -349,7 +350,7 @@ def binary_cross_entropy_with_logits(
         sample_weight: A weight a loss, of the losses' shape, on top of other weights. The mean
             divides by the sum of what was applied; weight 0 leaves a loss out, whatever its input.
         denominator: What `'mean'` divides by instead: across batches or processes, say.
-        empty: The mean where no loss counts; the gradient is then 0.
+        empty: The mean where no loss counts, so that it would divide by 0; the gradient is then 0.
         return_grad: Also return the gradient with respect to `input`.
         grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
@@ -438,7 +439,7 @@ def sigmoid_focal_loss(
         sample_weight: A weight a loss, of the losses' shape, on top of other weights. The mean
             divides by the sum of what was applied; weight 0 leaves a loss out, whatever its input.
         denominator: What `'mean'` divides by instead: across batches or processes, say.
-        empty: The mean where no loss counts; the gradient is then 0.
+        empty: The mean where no loss counts, so that it would divide by 0; the gradient is then 0.
         return_grad: Also return the gradient with respect to `inputs`.
         grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
@@ -520,7 +521,7 @@ def multilabel_soft_margin_loss(
         sample_weight: A weight a loss, of the losses' shape, on top of other weights. The mean
             divides by the sum of what was applied; weight 0 leaves a loss out, whatever its input.
         denominator: What `'mean'` divides by instead: across batches or processes, say.
-        empty: The mean where no loss counts; the gradient is then 0.
+        empty: The mean where no loss counts, so that it would divide by 0; the gradient is then 0.
         return_grad: Also return the gradient with respect to `input`.
         grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
@@ -597,7 +598,7 @@ def soft_margin_loss(
         sample_weight: A weight a loss, of the losses' shape, on top of other weights. The mean
             divides by the sum of what was applied; weight 0 leaves a loss out, whatever its input.
         denominator: What `'mean'` divides by instead: across batches or processes, say.
-        empty: The mean where no loss counts; the gradient is then 0.
+        empty: The mean where no loss counts, so that it would divide by 0; the gradient is then 0.
         return_grad: Also return the gradient with respect to `input`.
         grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
@@ -675,7 +676,7 @@ def kl_div(
         sample_weight: A weight a loss, of the losses' shape, on top of other weights. The mean
             divides by the sum of what was applied; weight 0 leaves a loss out, whatever its input.
         denominator: What `'mean'` divides by instead: across batches or processes, say.
-        empty: The mean where no loss counts; the gradient is then 0.
+        empty: The mean where no loss counts, so that it would divide by 0; the gradient is then 0.
         return_grad: Also return the gradient with respect to `input`.
         grad_output: The upstream gradient: a number, or an array of the loss's shape. Default 1.
         grad_out: The array that the gradient is written to, of the input's shape and type, of any
@@ -809,9 +810,9 @@ def entropy_with_logits(
         axis: The class axis.
         base: The base of the logarithm: 2 for bits; nats without.
         temperature: What logits are divided by.
-        softcap: Logits become $c \tanh(x / c)$, before the division.
+        softcap: Logits become $c \tanh(x / c)$, before the division; one of -inf, too.
         class_mask: Booleans that broadcast to the input's shape: False is a class that does not
-            exist, as a logit of -inf.
+            exist, as a logit of -inf after all this.
         return_grad: Also return the gradient with respect to `logits`.
         grad_output: The upstream gradient: a number, or an array of the result's shape. Default 1.
         grad_out: The array that the gradient is written to, of the shape and type of `logits`, of
@@ -1250,9 +1251,9 @@ def token_log_prob(
         input: Logits; any real numbers, -inf for a class that cannot be.
         target: Class indices of any integer type.
         temperature: What logits are divided by.
-        softcap: Logits become $c \tanh(x / c)$, before the division.
+        softcap: Logits become $c \tanh(x / c)$, before the division; one of -inf, too.
         class_mask: Booleans that broadcast to the input's shape: False is a class that does not
-            exist, as a logit of -inf.
+            exist, as a logit of -inf after all this.
         axis: The class axis; by default torch's: 1, or 0 of one-dimensional input.
         return_grad: Also return the gradient with respect to `input`.
         grad_output: The upstream gradients of the log-probability and of the entropy, each a number
@@ -1384,9 +1385,9 @@ def softmax(
         input: Logits; one at +inf has all the probability.
         axis: The axis over which probabilities sum to 1.
         temperature: What logits are divided by.
-        softcap: Logits become $c \tanh(x / c)$, before the division.
+        softcap: Logits become $c \tanh(x / c)$, before the division; one of -inf, too.
         class_mask: Booleans that broadcast to the input's shape: False is a class that does not
-            exist, as a logit of -inf.
+            exist, as a logit of -inf after all this.
         out: The array to write to, of the input's shape and type; it may be `input` itself.
 
     Shape:
@@ -1433,9 +1434,9 @@ def log_softmax(
         input: Logits.
         axis: The axis over which probabilities sum to 1.
         temperature: What logits are divided by.
-        softcap: Logits become $c \tanh(x / c)$, before the division.
+        softcap: Logits become $c \tanh(x / c)$, before the division; one of -inf, too.
         class_mask: Booleans that broadcast to the input's shape: False is a class that does not
-            exist, as a logit of -inf.
+            exist, as a logit of -inf after all this.
         out: The array to write to, of the input's shape and type; it may be `input` itself.
 
     Shape:
@@ -1482,9 +1483,9 @@ def logsumexp(
         axis: The axis to sum over.
         keepdims: Keep the axis, with length 1.
         temperature: What logits are divided by.
-        softcap: Logits become $c \tanh(x / c)$, before the division.
+        softcap: Logits become $c \tanh(x / c)$, before the division; one of -inf, too.
         class_mask: Booleans that broadcast to the input's shape: False is a class that does not
-            exist, as a logit of -inf.
+            exist, as a logit of -inf after all this.
 
     Shape:
         - input: any with at least one axis; the result lacks `axis`.

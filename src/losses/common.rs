@@ -1,7 +1,7 @@
 //! What every loss of class targets takes and gives.
 
 use crate::error::{Error, Result};
-use crate::reduce::{Census, Reduce, Upstream, census, stage_weights};
+use crate::reduce::{Census, NO_INDEX, Reduce, Upstream, census, stage_weights};
 use crate::rows::settle::{IGNORED, NO_CLASS, Term, Terms};
 use crate::rows::{Field, ROWS};
 use crate::simd;
@@ -19,8 +19,8 @@ pub struct Inputs<'a> {
     pub axis: usize,
     /// One weight a class.
     pub weight: Option<Vec<f64>>,
-    /// The class index of rows that do not count.
-    pub ignore_index: i64,
+    /// The class index of rows that do not count, if there is one.
+    pub ignore_index: Option<i64>,
     /// What becomes of the losses of rows.
     pub reduce: Reduce<'a>,
 }
@@ -149,7 +149,7 @@ impl<'a> Inputs<'a> {
 pub(crate) struct Targets<'a> {
     pub(crate) target: Rows<'a>,
     pub(crate) classes: usize,
-    pub(crate) ignore_index: i64,
+    pub(crate) ignore_index: Option<i64>,
     pub(crate) weight: Option<Vec<f64>>,
     /// Each row's own weight.
     pub(crate) sample: Option<Rows<'a>>,
@@ -167,11 +167,13 @@ impl Targets<'_> {
         if let Some((upstream, denominator)) = &self.upstream {
             fill_upstream(upstream, rows.clone(), *denominator, &mut terms.rows);
         }
-        let (ignore_index, classes) = (self.ignore_index, self.classes as u64);
+        let ignore_index = self.ignore_index.or(self.sample.as_ref().map(|_| NO_INDEX));
+        let classes = self.classes as u64;
         let mut own = Vec::new();
         if let Some(sample) = &self.sample {
             own.resize(terms.rows.len() * ROWS, 0.0);
-            stage_weights(sample, rows, &mut terms.target[..n], ignore_index, &mut own[..n]);
+            let ignored = ignore_index.unwrap_or(NO_INDEX);
+            stage_weights(sample, rows, &mut terms.target[..n], ignored, &mut own[..n]);
         }
         let census = if self.checked {
             Census::default()
@@ -180,13 +182,14 @@ impl Targets<'_> {
             let own = self.sample.is_some().then_some(&own[..]);
             Census::of(targets, first, self.classes, ignore_index, weight, own)
         };
+        let (ignores, ignored) = (ignore_index.is_some(), ignore_index.unwrap_or_default());
         let groups = terms.target.as_chunks_mut::<ROWS>().0.iter_mut().zip(&mut terms.rows);
         simd::vectorized(
             #[inline(always)]
             || {
                 for (targets, term) in groups {
                     for (i, target) in targets.iter_mut().enumerate() {
-                        let counts = *target != ignore_index;
+                        let counts = !(ignores & (*target == ignored));
                         let known = (*target as u64) < classes;
                         // A class that another thread has changed since it was checked is NaN.
                         let hard = if known { 1.0 } else { f64::NAN };

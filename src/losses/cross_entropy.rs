@@ -105,19 +105,21 @@ impl<const EXACT: bool> Settle for CrossEntropy<'_, EXACT> {
         // One target class alone: its exponential becomes minus the sum of the others.
         let others_alone = hits & spread.simd_eq(zero);
         let (mut loss, mut pull, mut top) = (loss, mass, -row.others);
-        let mut bend = one;
+        let (mut bend, mut more_at_max) = (one, zero);
         if self.z_loss != 0.0 {
             let z = simd::splat::<S, f64>(simd, self.z_loss);
             let squared = z * row.log_sum_exp;
             loss = squared.mul_add(row.log_sum_exp, loss);
             let more = squared + squared;
-            // What is divided by must not vanish: below this it is lost in the target's own mass.
-            let least = mass.abs() * simd::splat::<S, f64>(simd, 2f64.powi(-60));
+            // What is divided by must not vanish: below this it is lost in what it is a part of.
+            let least = mass.abs() + (z + z).abs();
+            let least = least * simd::splat::<S, f64>(simd, 2f64.powi(-60));
             pull = mass + more;
             pull = pull.abs().simd_lt(least).select(least, pull);
             at_max += row.upstream * more / all;
             top = (more * (row.sum / all) - hard * row.others) / pull;
             bend = one - (z + z) / pull;
+            more_at_max = row.upstream * (z + z) / all / all;
         }
         let scale = row.upstream * pull / row.sum;
         let share = unweighted.select(zero, hard / pull);
@@ -136,7 +138,7 @@ impl<const EXACT: bool> Settle for CrossEntropy<'_, EXACT> {
                 b: bend / row.sum,
                 c: zero,
                 max: row.unique,
-                at_max: scale * row.others / all + scale * (one - bend) / all / all * row.sum,
+                at_max: scale * row.others / all + more_at_max,
             },
         };
         Settled { loss, more: [zero; MORE], factors }
@@ -260,10 +262,9 @@ fn compute_at_once<F: Element, const EXACT: bool>(
     if !(0.0..=1.0).contains(&smoothing) {
         return Err(Error::Value(format!("label_smoothing must be in [0, 1], got {smoothing}")));
     }
-    if soft && inputs.ignore_index >= 0 {
+    if let (true, Some(index @ 0..)) = (soft, inputs.ignore_index) {
         return Err(Error::Value(format!(
-            "ignore_index must be negative where target holds probabilities, got {}",
-            inputs.ignore_index
+            "ignore_index must be negative where target holds probabilities, got {index}"
         )));
     }
     if !options.z_loss.is_finite() {

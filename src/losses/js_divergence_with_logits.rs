@@ -35,7 +35,7 @@ impl Divergence for JensenShannon {
         let (small, large) = (rises.select(p, q), rises.select(q, p));
         // A term is homogeneous: where the ratio is known best, masses are in units of the smaller.
         let far = two_sum(large, -small);
-        let ratio = Apart::at(simd, [u.abs(), rises.select(u_low, -u_low)]).expm1;
+        let ratio = Apart::at::<F>(simd, [u.abs(), rises.select(u_low, -u_low)]).expm1;
         let [one_more, low] = two_sum(c(1.0), ratio[0]);
         let [both, low_of_both] = two_sum(c(2.0), ratio[0]);
         // Where the larger mass is far from the smaller, what it was rounded by is a part of its

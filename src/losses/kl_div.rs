@@ -12,9 +12,8 @@
 use super::common::Outputs;
 use super::elements::Elements;
 use crate::error::Result;
-use crate::float::Kind;
 use crate::pointwise::{Jet, Point, Pointwise};
-use crate::simd::exp::Shift;
+use crate::simd::exp::exp_anywhere;
 use crate::simd::log1p::log;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
@@ -28,11 +27,7 @@ impl<const LOG_TARGET: bool> Pointwise for Divergence<LOG_TARGET> {
         let c = |v: f64| simd::splat::<S, f64>(simd, v);
         let zero = c(0.0);
         let (mass, log) = if LOG_TARGET {
-            // In a unit of 2^-64, so that what is subnormal is rounded once.
-            let unit = if F::KIND == Kind::F64 { -64.0 } else { 0.0 };
-            let shift = Shift::<S, f64>::new(simd, zero, c(unit));
-            let mass = shift.exp_by::<false>(simd, F::wide_exp_constants::<S>(), p.t);
-            (mass * c(unit.exp2()), p.t)
+            (exp_anywhere::<S, F>(simd, p.t), p.t)
         } else {
             (p.t, log::<S, F>(simd, p.t))
         };

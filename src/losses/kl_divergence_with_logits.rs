@@ -30,7 +30,7 @@ impl Divergence for KullbackLeibler {
     fn at<S: Isa, F: Element>(&self, simd: S, pair: &Pair<S>) -> Seen<S> {
         let c = |v: f64| simd::splat::<S, f64>(simd, v);
         let Pair { p, q, u: [u, u_low], close, ruled_out } = *pair;
-        let Apart { expm1, excess } = Apart::at(simd, [u, u_low]);
+        let Apart { expm1, excess } = Apart::at::<F>(simd, [u, u_low]);
         let d = close.select(p * expm1[0], q - p);
         // Far apart nothing cancels; nor is there a product that overflows.
         let none = p.simd_eq(c(0.0));

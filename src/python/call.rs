@@ -173,6 +173,26 @@ fn real(name: &str, given: &Bound<'_, PyAny>) -> PyResult<f64> {
     })
 }
 
+/// Numbers whose errors name them.
+macro_rules! reals {
+    ($($function:ident: $name:literal;)*) => {$(
+        pub(super) fn $function(given: &Bound<'_, PyAny>) -> PyResult<f64> {
+            real($name, given)
+        }
+    )*};
+}
+
+reals! {
+    label_smoothing_of: "label_smoothing";
+    z_loss_of: "z_loss";
+    alpha_of: "alpha";
+    gamma_of: "gamma";
+}
+
+pub(super) fn base_of(given: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
+    if given.is_none() { Ok(None) } else { real("base", given).map(Some) }
+}
+
 /// What is said of a reduction besides its name: `(sample_weight, denominator, empty)`.
 pub(super) struct Weighing<'py> {
     sample_weight: Option<Array<'py>>,
@@ -307,7 +327,7 @@ impl<'py> LossCall<'py> {
             target: self.target.view()?,
             axis: self.axis,
             weight: self.weight.as_ref().map(Array::to_vec).transpose()?,
-            ignore_index: self.ignore_index,
+            ignore_index: Some(self.ignore_index),
             reduce: reduce(self.reduction, &self.weighing, &upstream)?,
         };
         let mut fixed = vec![("input", &self.input), ("target", &self.target)];

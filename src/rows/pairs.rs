@@ -168,7 +168,15 @@ impl<D: Divergence> Job<'_, D> {
         let (n, classes) = (rows.len(), self.inputs[0].classes());
         let step = if along { classes } else { tile::step(n) };
         s.totals.clear();
-        s.totals.resize(n.next_multiple_of(ROWS), 0.0);
+        // Of no classes there is no softmax.
+        s.totals.resize(n.next_multiple_of(ROWS), if classes == 0 { f64::NAN } else { 0.0 });
+        if classes == 0 {
+            s.totals.truncate(n);
+            if let Some(output) = losses {
+                span.write_column(output, rows, &s.totals);
+            }
+            return;
+        }
         s.upstream.clear();
         s.upstream.resize(n.next_multiple_of(ROWS), 0.0);
         match &self.upstream {
@@ -455,7 +463,7 @@ fn exp_in_two<S: Isa, F: Element>(simd: S, shift: &Shift<S, f64>, x: S::f64s) ->
     shift.exp_in_two(simd, constants, x - shift.center)
 }
 
-/// The sum of all exponentials, in two parts, and log-sum-exp less the maximum, from the sum of those
+/// The sum of all exponentials as [`Softmaxes`] keeps it, and log-sum-exp less the maximum, from the sum of those
 /// below it and how many are at it.
 #[inline(always)]
 fn with_top<S: Isa, F: Element>(
@@ -468,6 +476,9 @@ fn with_top<S: Isa, F: Element>(
     let others = (ties - splat::<S, f64>(simd, 1.0)).mul_add(top, below);
     let log = log_with_odds::<S, f64>(simd, others, [top, top_low]);
     let [sum, low] = two_sum(top, others);
+    if F::KIND == Kind::F32 {
+        return ([splat::<S, f64>(simd, 1.0) / sum, low], log);
+    }
     ([sum, ties.mul_add(top_low, low)], log)
 }
 
@@ -475,9 +486,11 @@ fn with_top<S: Isa, F: Element>(
 #[derive(Clone, Copy)]
 struct Softmaxes<S: Isa, F> {
     shifts: [Shift<S, f64>; 2],
-    /// The sums of exponentials, in two parts.
+    /// The sums of exponentials, in two parts; of `F = f32` their inverses.
     sums: [[S::f64s; 2]; 2],
-    /// The difference of log-sum-exps, in two parts.
+    /// The maxima of both rows.
+    max: [S::f64s; 2],
+    /// By how much more the second log-sum-exp is above its maximum than the first, in two parts.
     k: [S::f64s; 2],
     precision: std::marker::PhantomData<F>,
 }
@@ -530,10 +543,8 @@ impl<S: Isa, F: Element> Softmaxes<S, F> {
         };
         let (sum_a, log_a) = with_top::<S, F>(simd, &shifts[0], max[0], total(0));
         let (sum_b, log_b) = with_top::<S, F>(simd, &shifts[1], max[1], total(1));
-        let [high, low] = two_sum(max[1], -max[0]);
-        let [k, k_low] = two_sum(high, log_b - log_a);
-        let sums = [sum_a, sum_b];
-        Some(Self { shifts, sums, k: [k, k_low + low], precision: std::marker::PhantomData })
+        let k = [log_b - log_a, c(0.0)];
+        Some(Self { shifts, sums: [sum_a, sum_b], max, k, precision: std::marker::PhantomData })
     }
 
     /// The mass of a class with a logit of the first or second array.
@@ -541,10 +552,10 @@ impl<S: Isa, F: Element> Softmaxes<S, F> {
     fn mass(&self, simd: S, of: usize, x: S::f64s) -> S::f64s {
         let [e, e_low] = exp_in_two::<S, F>(simd, &self.shifts[of], x);
         let [sum, sum_low] = self.sums[of];
-        let p = e / sum;
         if F::KIND == Kind::F32 {
-            return p;
+            return e * sum;
         }
+        let p = e / sum;
         // What the division is short of.
         let product = p * sum;
         let left = (e - product) - simd::lost(simd, p, sum, product);
@@ -556,10 +567,17 @@ impl<S: Isa, F: Element> Softmaxes<S, F> {
     fn pair(&self, simd: S, [a, b]: [S::f64s; 2]) -> Pair<S> {
         let c = |v: f64| splat::<S, f64>(simd, v);
         let (p, q) = (self.mass(simd, 0, a), self.mass(simd, 1, b));
-        let [far, far_low] = two_sum(b, -a);
-        let [near, near_low] = two_sum(far, -self.k[0]);
+        // Gaps to the maxima, which are 0 at the top: there u is the difference of logarithms alone.
+        let [of_a, of_b] = [two_sum(a, -self.max[0]), two_sum(b, -self.max[1])];
+        let far = of_b[0] - of_a[0];
+        let [sum, sum_low] = if F::KIND == Kind::F64 {
+            let far_low = two_sum(of_b[0], -of_a[0])[1] + (of_b[1] - of_a[1]);
+            let [near, near_low] = two_sum(far, -self.k[0]);
+            two_sum(near, near_low + (far_low - self.k[1]))
+        } else {
+            [(far - self.k[0]) - self.k[1], c(0.0)]
+        };
         let finite = far.abs().simd_lt(c(f64::INFINITY));
-        let [sum, sum_low] = two_sum(near, near_low + (far_low - self.k[1]));
         let none = c(f64::NEG_INFINITY);
         let neither = p.simd_eq(c(0.0)) & q.simd_eq(c(0.0));
         let u = neither.select(c(0.0), finite.select(sum, far));

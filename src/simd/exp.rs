@@ -224,7 +224,8 @@ pub(super) const fn table_f64() -> [u64; 8] {
     table
 }
 
-/// Where rows are shifted to before the exponential: [`Shift::exp`] is `exp(x - center) 2^-k`.
+/// Where rows are shifted to before the exponential: [`Shift::exp`] is `exp(x - center) 2^-k`, for
+/// arguments up to `(bias + k) ln 2`, which nothing checks.
 #[derive(Clone, Copy)]
 pub(crate) struct Shift<S: Isa, F: Element> {
     /// Subtracted first: the row's maximum where it is beyond reach, else 0.
@@ -323,6 +324,19 @@ impl<S: Isa, F: Element> Shift<S, F> {
         };
         [F::exp2::<S>(simd, t), p]
     }
+}
+
+/// `exp(x)` for any `x` at all, in the precision that `F` needs, rounded once where it is subnormal.
+/// [`Shift`] is for arguments that are bounded above: beyond its range it answers any number.
+#[inline(always)]
+pub(crate) fn exp_anywhere<S: Isa, F: Element>(simd: S, x: S::f64s) -> S::f64s {
+    let c = |v: f64| splat::<S, f64>(simd, v);
+    // Beyond 710 there is but infinity; a NaN is not above it.
+    let x = x.simd_gt(c(720.0)).select(c(720.0), x);
+    let up = x.simd_gt(c(0.0));
+    let shift = Shift::<S, f64>::new(simd, c(0.0), up.select(c(64.0), c(-64.0)));
+    let unit = up.select(c(2f64.powi(64)), c(2f64.powi(-64)));
+    shift.exp_by::<false>(simd, F::wide_exp_constants::<S>(), x) * unit
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::exp::Shift;
 use super::log1p::polynomial;
 use super::sum::two_sum;
 use super::{Element, Isa, splat};
+use crate::float::Kind;
 use fearless_simd::prelude::*;
 
 /// Relative error 2^-59.1.
@@ -34,10 +35,31 @@ const EXCESS: [f64; 18] = [
     8.335_084_342_571_125e-18,
 ];
 
+/// Relative error 2^-34.3.
+const SHORT: [f64; 12] = [
+    0.499_999_999_981_035,
+    0.166_666_666_728_860_1,
+    0.041_666_667_034_480_5,
+    8.333_333_031_343_473e-3,
+    1.388_887_759_414_968e-3,
+    1.984_130_898_271_262_7e-4,
+    2.480_283_695_021_624_6e-5,
+    2.755_544_242_845_106_3e-6,
+    2.749_551_992_728_711_6e-7,
+    2.507_954_956_572_140_3e-8,
+    2.226_928_692_588_120_4e-9,
+    1.635_587_847_242_472_4e-10,
+];
+
 /// `exp(v) - 1 - v` for `v` in [-2, 2].
 #[inline(always)]
-fn excess_near_0<S: Isa>(simd: S, v: S::f64s) -> S::f64s {
-    v * v * polynomial(simd, &EXCESS, v)
+fn excess_near_0<S: Isa, F: Element>(simd: S, v: S::f64s) -> S::f64s {
+    let of_square = if F::KIND == Kind::F64 {
+        polynomial(simd, &EXCESS, v)
+    } else {
+        polynomial(simd, &SHORT, v)
+    };
+    v * v * of_square
 }
 
 /// How far `exp(u)` is from 1 and from its tangent there, for `u` in [-2, 2].
@@ -50,10 +72,14 @@ pub(crate) struct Apart<S: Isa> {
 }
 
 impl<S: Isa> Apart<S> {
-    /// At `u`, of which the low part is what a rounding took.
+    /// At `u`, of which the low part is what a rounding took, in the precision that `F` needs.
     #[inline(always)]
-    pub(crate) fn at(simd: S, [u, u_low]: [S::f64s; 2]) -> Self {
-        let excess = excess_near_0(simd, u);
+    pub(crate) fn at<F: Element>(simd: S, [u, u_low]: [S::f64s; 2]) -> Self {
+        let excess = excess_near_0::<S, F>(simd, u);
+        if F::KIND == Kind::F32 {
+            let zero = splat::<S, f64>(simd, 0.0);
+            return Self { expm1: [u + excess, zero], excess };
+        }
         let [expm1, low] = two_sum(u, excess);
         let short = u_low.mul_add(expm1, u_low);
         Self { expm1: [expm1, short + low], excess: u_low.mul_add(expm1, excess) }
@@ -67,7 +93,7 @@ pub(crate) fn tanh<S: Isa>(simd: S, y: S::f64s) -> [S::f64s; 2] {
     let v = c(-2.0) * y.abs();
     let shift = Shift::<S, f64>::new(simd, c(0.0), c(0.0));
     let far = shift.exp_by::<false>(simd, f64::wide_exp_constants::<S>(), v);
-    let near = v + excess_near_0(simd, v.max(c(-2.0)));
+    let near = v + excess_near_0::<S, f64>(simd, v.max(c(-2.0)));
     let is_near = v.simd_gt(c(-2.0));
     let less_one = is_near.select(near, far - c(1.0));
     let sum = c(2.0) + less_one;
