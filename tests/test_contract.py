@@ -33,6 +33,7 @@ def test_the_table_holds_the_families():
 
 @EVERY_LOSS
 def test_function(function, module):
+    assert hasattr(F, function), f"crossent.functional has no {function}"
     assert inspect.isfunction(getattr(F, function))
     assert function in F.__all__
     assert getattr(crossent, function) is getattr(F, function)
@@ -82,21 +83,24 @@ def test_what_reductions_take(function, module):
 @EVERY_LOSS
 def test_stub(function, module):
     stub = (ROOT / "python" / "crossent" / "_core.pyi").read_text()
-    assert re.search(rf"\b{function}\b", stub)
+    found = re.search(rf"^def {function}\(", stub, re.M)
+    assert found, f"python/crossent/_core.pyi has no stub of {function}"
 
 
 @EVERY_LOSS
 def test_page(function, module):
     page = (ROOT / "docs" / "losses.md").read_text()
-    assert re.search(rf"^#+ .*\b{function}\b", page, re.M)
-    assert module is None or module in page
+    found = re.search(rf"^#+ .*\b{function}\b", page, re.M)
+    assert found, f"docs/losses.md has no section on {function}"
+    assert module is None or module in page, f"docs/losses.md does not name {module}"
 
 
 @EVERY_LOSS
 def test_gradient_test(function, module):
     """A test marked with the loss's name."""
     tests = "".join(path.read_text() for path in sorted(HERE.glob("test_*.py")))
-    assert f'@pytest.mark.gradient("{function}")' in tests
+    mark = f'@pytest.mark.gradient("{function}")'
+    assert mark in tests, f"no test in tests/ is marked {mark}"
 
 
 def test_typed():

@@ -434,10 +434,9 @@ def test_batchmean_has_no_denominator():
 @pytest.mark.parametrize("z", [1e-12, 1e-8, 1e-4, 0.1])
 def test_z_loss_does_not_cancel(z):
     x = np.array([[5.0, -45.0]])
-    want = options.cross_entropy(x, np.array([0]), z_loss=np.longdouble(z))
     _, grad, hess = F.cross_entropy(x, [0], z_loss=z, return_grad=True, return_hess=True)
     np.testing.assert_allclose(hess[0, 0], 2 * z + np.exp(-50.0), rtol=1e-15)
-    np.testing.assert_allclose(grad[0, 0], float(want.grad[0, 0]), rtol=1e-14)
+    np.testing.assert_allclose(grad[0, 0], 10 * z - np.exp(-50.0), rtol=1e-14)
     for x, given in (
         (np.zeros((1, 1)), {"weight": [0.0]}),
         (np.array([[0.0, -800.0]]), {"weight": [0.0, 1.0]}),
