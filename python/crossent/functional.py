@@ -113,7 +113,7 @@ def cross_entropy(
         (float32) or 3 (float64) of the real number; gradients have the input's type and are within
         6 or 8 ulp where $p_i$ and the target do not cancel, elsewhere within as many ulp of the
         larger of them. A temperature or softcap is applied in float64 first, which makes float64
-        logits others by an ulp of theirs. The mean of no rows is `empty`, with a gradient of 0.
+        logits others by an ulp or three. The mean of no rows is `empty`, with a gradient of 0.
 
     Errors:
         TypeError: `input` is not of a float type; `target` is bool; a masked array.

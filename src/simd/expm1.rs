@@ -93,8 +93,9 @@ pub(crate) fn tanh<S: Isa>(simd: S, y: S::f64s) -> [S::f64s; 2] {
     let v = c(-2.0) * y.abs();
     let shift = Shift::<S, f64>::new(simd, c(0.0), c(0.0));
     let far = shift.exp_by::<false>(simd, f64::wide_exp_constants::<S>(), v);
-    let near = v + excess_near_0::<S, f64>(simd, v.max(c(-2.0)));
-    let is_near = v.simd_gt(c(-2.0));
+    // Further out, what is added to v is larger than the sum.
+    let near = v + excess_near_0::<S, f64>(simd, v.max(c(-1.0)));
+    let is_near = v.simd_gt(c(-1.0));
     let less_one = is_near.select(near, far - c(1.0));
     let sum = c(2.0) + less_one;
     let tanh = -less_one / sum;
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn tanh_within_two_ulp() {
+    fn tanh_within_three_ulp() {
         for name in ["avx512", "avx2", "baseline"] {
             let level = Level::at_most(name).unwrap();
             let y: Vec<f64> = (0..1 << 14)
@@ -139,7 +140,7 @@ mod tests {
                 let near = |got: f64, want: f64, ulp: f64| {
                     got == want || (got - want).abs() <= ulp * f64::EPSILON * want.abs()
                 };
-                assert!(near(tanh, want, 2.0), "{name} tanh({y}) = {tanh:e}, not {want:e}");
+                assert!(near(tanh, want, 3.0), "{name} tanh({y}) = {tanh:e}, not {want:e}");
                 let want = 1.0 / (cosh * cosh);
                 assert!(near(slope, want, 6.0), "{name} slope at {y}: {slope:e}, not {want:e}");
             }
