@@ -128,24 +128,20 @@ impl<'a> Reduce<'a> {
         }
     }
 
-    /// The least magnitude but 0 of a derivative's factor, where what is counted of each of `losses`
-    /// losses is at most `counted`, and its weight.
-    pub(crate) fn least_upstream(&self, losses: usize, counted: f64) -> f64 {
-        let gradients = match &self.grad_outputs {
-            Some(g) => magnitudes(g)[0],
-            None if self.grad_output == 0.0 => f64::INFINITY,
-            None => self.grad_output.abs(),
-        };
-        let [least, most] = self.sample_weight.as_ref().map_or([1.0; 2], magnitudes);
-        gradients * least / self.denominator(losses.max(1) as f64 * counted * most)
+    /// The least magnitude but 0 of what derivatives are multiplied by, where what is counted of each
+    /// of `losses` losses is at most `counted`, and its weight.
+    pub(crate) fn least(&self, upstream: &Upstream<'_>, losses: usize, counted: f64) -> f64 {
+        let [least, most] = self.sample_weight.as_ref().map_or([1.0; 2], |weight| {
+            magnitudes(&Rows::new(weight.clone(), None, &Order::of(weight, None)))
+        });
+        upstream.least() * least / self.denominator(losses.max(1) as f64 * counted * most)
     }
 }
 
-/// The smallest magnitude in an array but 0, infinite where there is none, and the largest.
-pub(crate) fn magnitudes(view: &View<'_>) -> [f64; 2] {
+/// The smallest magnitude in a column but 0, infinite where there is none, and the largest.
+fn magnitudes(rows: &Rows<'_>) -> [f64; 2] {
     // By the bits less one, which makes 0 the largest: extrema of integers are what loops take by
     // vectors.
-    let rows = Rows::new(view.clone(), None, &Order::of(view, None));
     let (mut some, mut least, mut most) = ([0.0_f64; GROUP], u64::MAX, 0);
     for start in (0..rows.rows()).step_by(GROUP) {
         let end = (start + GROUP).min(rows.rows());
@@ -190,6 +186,17 @@ pub enum Upstream<'a> {
     Same(f64),
     /// One a row.
     PerRow(Rows<'a>),
+}
+
+impl Upstream<'_> {
+    /// Its least magnitude but 0.
+    pub(crate) fn least(&self) -> f64 {
+        match self {
+            Self::Same(0.0) => f64::INFINITY,
+            Self::Same(g) => g.abs(),
+            Self::PerRow(rows) => magnitudes(rows)[0],
+        }
+    }
 }
 
 /// Rows of one number each from which threads pay.
@@ -271,9 +278,8 @@ pub(crate) fn census(
             let (targets, own) = scratch;
             targets.resize(rows.len(), 0);
             target.stage_indices(rows.clone(), targets);
-            let own = sample.map(|sample| {
+            let own = sample.zip(ignore_index).map(|(sample, ignored)| {
                 own.resize(rows.len(), 0.0);
-                let ignored = ignore_index.unwrap_or(NO_INDEX);
                 stage_weights(sample, rows, targets, ignored, own);
                 &own[..]
             });

@@ -30,7 +30,7 @@ use crate::view::{Rows, RowsMut, Span, Spans};
 use crate::warp::Warped;
 use mass::{Mass, with_parts};
 use scratch::Scratch;
-use settle::{MORE, Settle, settle_rows, wanted};
+use settle::{MORE, Room, Settle, settle_rows, wanted};
 use std::ops::Range;
 use std::sync::OnceLock;
 pub(crate) use summary::{Field, ROWS};
@@ -90,14 +90,16 @@ pub(crate) struct Job<'a, F: Element, L> {
     pub(crate) second: Option<RowsMut<'a>>,
     /// Whether an output is the input's own memory.
     pub(crate) in_place: bool,
+    /// The least magnitude but 0 that the upstream gradient of a row may have.
+    pub(crate) least_upstream: f64,
 }
 
 /// What spans share.
-struct Shared<'a, F: Element, L> {
-    input: Rows<'a>,
-    warp: Option<Warped<'a>>,
-    mass: Option<Mass<'a, F>>,
-    settle: L,
+struct Shared<'j, 'a, F: Element, L> {
+    input: &'j Rows<'a>,
+    warp: Option<&'j Warped<'a>>,
+    mass: Option<&'j Mass<'a, F>>,
+    settle: &'j L,
     loss: Option<usize>,
     more: [Option<usize>; MORE],
     emission: Emission,
@@ -112,27 +114,41 @@ impl<'a, F: Element, L: Settle> Job<'a, F, L> {
     ///
     /// # Errors
     /// Where `interrupted` says so.
-    pub(crate) fn run(self, interrupted: &dyn Fn() -> bool) -> Result<(f64, Census)> {
-        let Self { input, warp, mass, settle, loss, more, emission, first, second, in_place } =
-            self;
-        let (rows, classes) = (input.rows(), input.classes());
+    pub(crate) fn run(mut self, interrupted: &dyn Fn() -> bool) -> Result<(f64, Census)> {
+        let derives = self.first.is_some() || self.second.is_some();
+        let small = self.least_upstream.log2() < Room::<F>::least_exponent();
+        if !(derives && small) {
+            return self.pass(interrupted);
+        }
+        // A very small upstream gradient takes the headroom that a very small loss needs: losses are
+        // computed by themselves.
+        let (first, second) = (self.first.take(), self.second.take());
+        let answer = self.pass(interrupted)?;
+        (self.first, self.second) = (first, second);
+        self.pass(interrupted)?;
+        Ok(answer)
+    }
+
+    /// Computes the outputs that are there, and takes them.
+    fn pass(&mut self, interrupted: &dyn Fn() -> bool) -> Result<(f64, Census)> {
+        let (rows, classes) = (self.input.rows(), self.input.classes());
         let mut outputs = Vec::new();
         let mut push = |o: RowsMut<'a>| {
             outputs.push(o);
             outputs.len() - 1
         };
         let shared = Shared {
-            loss: loss.map(&mut push),
-            more: more.map(|o| o.map(&mut push)),
-            first: first.map(&mut push),
-            second: second.map(&mut push),
+            loss: self.loss.take().map(&mut push),
+            more: std::mem::take(&mut self.more).map(|o| o.map(&mut push)),
+            first: self.first.take().map(&mut push),
+            second: self.second.take().map(&mut push),
             stream: rows * classes * size_of::<F>() >= STREAM,
-            input,
-            warp,
-            mass,
-            settle,
-            emission,
-            in_place,
+            input: &self.input,
+            warp: self.warp.as_ref(),
+            mass: self.mass.as_ref(),
+            settle: &self.settle,
+            emission: self.emission,
+            in_place: self.in_place,
         };
         let along = shared.goes_along();
         let group = shared.group(along);
@@ -153,7 +169,7 @@ impl<'a, F: Element, L: Settle> Job<'a, F, L> {
     }
 }
 
-impl<F: Element, L: Settle> Shared<'_, F, L> {
+impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
     /// Whether lanes are classes.
     fn goes_along(&self) -> bool {
         let close = self.input.classes_are_close() || self.input.rows() < 8;
@@ -186,9 +202,9 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
             census.merge(self.settle.terms(at..end, &mut scratch.terms));
             scratch.terms.end(n);
             if along {
-                with_parts!(&self.mass, P => self.along::<P>(span, at..end, scratch));
+                with_parts!(self.mass, P => self.along::<P>(span, at..end, scratch));
             } else {
-                with_parts!(&self.mass, P => self.across::<P>(span, at..end, scratch));
+                with_parts!(self.mass, P => self.across::<P>(span, at..end, scratch));
             }
             sum.add(scratch.sum);
             at = end;
@@ -223,7 +239,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         };
         let (losses, factors) = ((&mut s.losses[..], &mut s.more[..]), &mut s.factors);
         s.sum =
-            settle_rows::<F, L>(&self.settle, &s.summaries, &s.terms, n, wanted, losses, factors);
+            settle_rows::<F, L>(self.settle, &s.summaries, &s.terms, n, wanted, losses, factors);
         for (of, output) in self.more.iter().enumerate() {
             if let Some(output) = output {
                 let all: Vec<f64> = s.more.iter().flat_map(|more| more[of].0).take(n).collect();

@@ -642,6 +642,29 @@ pub(crate) fn prefetch_all<S: Isa, F>(simd: S, src: &[F], ahead: usize) {
     }
 }
 
+/// The first numbers of a slice in `f64`: a vector of them or, where it has fewer, all and `fill`.
+#[inline(always)]
+pub(crate) fn load_wide<S: Isa, F: Element>(simd: S, from: &[F], fill: f64) -> S::f64s {
+    if from.len() >= S::f64s::LEN {
+        return F::load_f64s::<S>(simd, from);
+    }
+    let mut lanes = [F::of(fill); 8];
+    lanes[..from.len()].copy_from_slice(from);
+    F::load_f64s::<S>(simd, &lanes)
+}
+
+/// The reverse of [`load_wide`].
+#[inline(always)]
+pub(crate) fn store_wide<S: Isa, F: Element>(simd: S, v: S::f64s, to: &mut [F]) {
+    if to.len() >= S::f64s::LEN {
+        return F::store_f64s(simd, v, to);
+    }
+    let mut lanes = [F::of(0.0); 8];
+    F::store_f64s(simd, v, &mut lanes);
+    let n = to.len();
+    to.copy_from_slice(&lanes[..n]);
+}
+
 /// What the rounding of a product took from it: `a b - product`, exactly. Without fused arithmetic by
 /// Veltkamp's splitting and Dekker's product (Numerische Mathematik 18, 1971); NaN where that
 /// overflows.

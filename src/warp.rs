@@ -11,9 +11,10 @@
 
 use crate::error::{Error, Result};
 use crate::simd::expm1::tanh;
-use crate::simd::{self, Element, Isa, dispatch, splat};
+use crate::simd::{self, Element, Isa, dispatch, load_wide, splat, store_wide};
 use crate::view::{Order, Rows, View, show_shape};
 use fearless_simd::prelude::*;
+use std::ops::Range;
 
 /// What is done to logits before anything else.
 #[derive(Clone, Debug)]
@@ -84,7 +85,7 @@ impl<'a> Warp<'a> {
 pub(crate) struct Warped<'a> {
     temperature: f64,
     softcap: Option<f64>,
-    /// What [`Self::apply`] takes a block of.
+    /// Of what [`Self::apply`] and [`Self::derive`] take a block.
     pub(crate) mask: Option<Rows<'a>>,
 }
 
@@ -116,7 +117,8 @@ impl Warped<'_> {
                     let c = |v: f64| splat::<S, f64>(simd, v);
                     let n = S::f64s::LEN;
                     for (i, part) in x.chunks_mut(n).enumerate() {
-                        let [mut z, exists] = loaded(simd, [part, kept(mask, i * n, part.len())]);
+                        let exists = existing(simd, mask, i * n..i * n + part.len());
+                        let mut z = load_wide(simd, part, 0.0);
                         if let Some(cap) = warped.softcap {
                             z = c(cap) * tanh(simd, z / c(cap))[0];
                         }
@@ -126,7 +128,7 @@ impl Warped<'_> {
                         if mask.is_some() {
                             z = exists.simd_eq(c(0.0)).select(c(f64::NEG_INFINITY), z);
                         }
-                        store(simd, z, part);
+                        store_wide(simd, z, part);
                     }
                 },
             );
@@ -152,7 +154,8 @@ impl Warped<'_> {
                     let Derivatives { first: firsts, second: mut seconds } = to;
                     for (i, x) in x.chunks(n).enumerate() {
                         let place = i * n..i * n + x.len();
-                        let [x, exists] = loaded(simd, [x, kept(mask, i * n, x.len())]);
+                        let exists = existing(simd, mask, place.clone());
+                        let x = load_wide(simd, x, 0.0);
                         let (mut slope, mut curvature) = (c(1.0), c(0.0));
                         if let Some(cap) = warped.softcap {
                             let [height, steepness] = tanh(simd, x / c(cap));
@@ -166,19 +169,19 @@ impl Warped<'_> {
                         // A class that does not exist has no derivative, whatever its target.
                         let gone = exists.simd_eq(c(0.0));
                         let first = &mut firsts[place.clone()];
-                        let [g] = loaded(simd, [first]);
+                        let g = load_wide(simd, first, 0.0);
                         // Nothing stays nothing, also in rows that do not count.
                         let none = g.simd_eq(c(0.0));
-                        store(simd, (gone | none).select(c(0.0), g * slope), first);
+                        store_wide(simd, (gone | none).select(c(0.0), g * slope), first);
                         if let Some(second) = &mut seconds {
                             let second = &mut second[place];
-                            let [h] = loaded(simd, [second]);
+                            let h = load_wide(simd, second, 0.0);
                             let mut turned = h * slope * slope;
                             if warped.bends() {
                                 turned += none.select(c(0.0), g * curvature);
                             }
                             let none = h.simd_eq(c(0.0)) & none;
-                            store(simd, (gone | none).select(c(0.0), turned), second);
+                            store_wide(simd, (gone | none).select(c(0.0), turned), second);
                         }
                     }
                 },
@@ -188,34 +191,8 @@ impl Warped<'_> {
     }
 }
 
-/// A part of the mask; without one, ones.
-fn kept<F: Element>(mask: Option<&[F]>, at: usize, n: usize) -> &[F] {
-    mask.map_or(&[], |mask| &mask[at..at + n])
-}
-
-/// Vectors of parts that may be shorter; of none at all, ones.
+/// A vector of the mask; without one, ones.
 #[inline(always)]
-fn loaded<const N: usize, S: Isa, F: Element>(simd: S, parts: [&[F]; N]) -> [S::f64s; N] {
-    parts.map(
-        #[inline(always)]
-        |part| {
-            if part.len() == S::f64s::LEN {
-                return F::load_f64s::<S>(simd, part);
-            }
-            let mut lanes = [F::of(1.0); 8];
-            lanes[..part.len()].copy_from_slice(part);
-            F::load_f64s::<S>(simd, &lanes)
-        },
-    )
-}
-
-#[inline(always)]
-fn store<S: Isa, F: Element>(simd: S, v: S::f64s, part: &mut [F]) {
-    if part.len() == S::f64s::LEN {
-        return F::store_f64s(simd, v, part);
-    }
-    let mut lanes = [F::of(0.0); 8];
-    F::store_f64s(simd, v, &mut lanes);
-    let n = part.len();
-    part.copy_from_slice(&lanes[..n]);
+fn existing<S: Isa, F: Element>(simd: S, mask: Option<&[F]>, place: Range<usize>) -> S::f64s {
+    load_wide(simd, mask.map_or(&[], |mask| &mask[place]), 1.0)
 }

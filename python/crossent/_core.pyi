@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, TypeAlias
 
 from numpy.typing import ArrayLike, NDArray
 
@@ -35,15 +35,20 @@ __all__ = [
 
 __version__: str
 
+# sample_weight, denominator, empty
+_Weighing: TypeAlias = tuple[ArrayLike | None, float | None, float]
+# temperature, softcap, class_mask
+_Warp: TypeAlias = tuple[float, float | None, ArrayLike | None]
+
 def cross_entropy(
     input: ArrayLike,
     target: ArrayLike,
     weight: ArrayLike | None,
     ignore_index: int,
     reduction: str,
-    weighing: tuple[ArrayLike | None, float | None, float],
+    weighing: _Weighing,
     label_smoothing: float,
-    warp: tuple[float, float | None, ArrayLike | None],
+    warp: _Warp,
     z_loss: float,
     axis: int | None,
     return_grad: bool,
@@ -58,7 +63,7 @@ def nll_loss(
     weight: ArrayLike | None,
     ignore_index: int,
     reduction: str,
-    weighing: tuple[ArrayLike | None, float | None, float],
+    weighing: _Weighing,
     axis: int | None,
     return_grad: bool,
     grad_output: ArrayLike | None,
@@ -69,7 +74,7 @@ def binary_cross_entropy(
     target: ArrayLike,
     weight: ArrayLike | None,
     reduction: str,
-    weighing: tuple[ArrayLike | None, float | None, float],
+    weighing: _Weighing,
     return_grad: bool,
     grad_output: ArrayLike | None,
     grad_out: NDArray[Any] | None,
@@ -79,7 +84,7 @@ def binary_cross_entropy_with_logits(
     target: ArrayLike,
     weight: ArrayLike | None,
     reduction: str,
-    weighing: tuple[ArrayLike | None, float | None, float],
+    weighing: _Weighing,
     pos_weight: ArrayLike | None,
     return_grad: bool,
     grad_output: ArrayLike | None,
@@ -93,7 +98,7 @@ def sigmoid_focal_loss(
     alpha: float,
     gamma: float,
     reduction: str,
-    weighing: tuple[ArrayLike | None, float | None, float],
+    weighing: _Weighing,
     return_grad: bool,
     grad_output: ArrayLike | None,
     grad_out: NDArray[Any] | None,
@@ -105,7 +110,7 @@ def multilabel_soft_margin_loss(
     target: ArrayLike,
     weight: ArrayLike | None,
     reduction: str,
-    weighing: tuple[ArrayLike | None, float | None, float],
+    weighing: _Weighing,
     return_grad: bool,
     grad_output: ArrayLike | None,
     grad_out: NDArray[Any] | None,
@@ -116,7 +121,7 @@ def soft_margin_loss(
     input: ArrayLike,
     target: ArrayLike,
     reduction: str,
-    weighing: tuple[ArrayLike | None, float | None, float],
+    weighing: _Weighing,
     return_grad: bool,
     grad_output: ArrayLike | None,
     grad_out: NDArray[Any] | None,
@@ -127,7 +132,7 @@ def kl_div(
     input: ArrayLike,
     target: ArrayLike,
     reduction: str,
-    weighing: tuple[ArrayLike | None, float | None, float],
+    weighing: _Weighing,
     log_target: bool,
     return_grad: bool,
     grad_output: ArrayLike | None,
@@ -145,7 +150,7 @@ def entropy_with_logits(
     logits: ArrayLike,
     axis: int,
     base: float | None,
-    warp: tuple[float, float | None, ArrayLike | None],
+    warp: _Warp,
     return_grad: bool,
     grad_output: ArrayLike | None,
     grad_out: NDArray[Any] | None,
@@ -182,7 +187,7 @@ def kl_divergence_with_logits(
     q_logits: ArrayLike,
     axis: int,
     base: float | None,
-    warp: tuple[float, float | None, ArrayLike | None],
+    warp: _Warp,
     return_grad: bool | str,
     grad_output: ArrayLike | None,
     grad_out: NDArray[Any] | tuple[NDArray[Any], NDArray[Any]] | None,
@@ -192,7 +197,7 @@ def js_divergence_with_logits(
     q_logits: ArrayLike,
     axis: int,
     base: float | None,
-    warp: tuple[float, float | None, ArrayLike | None],
+    warp: _Warp,
     return_grad: bool | str,
     grad_output: ArrayLike | None,
     grad_out: NDArray[Any] | tuple[NDArray[Any], NDArray[Any]] | None,
@@ -201,7 +206,7 @@ def token_log_prob(
     input: ArrayLike,
     target: ArrayLike,
     axis: int | None,
-    warp: tuple[float, float | None, ArrayLike | None],
+    warp: _Warp,
     return_grad: bool,
     grad_output: tuple[ArrayLike, ArrayLike] | None,
     grad_out: NDArray[Any] | None,
@@ -211,20 +216,20 @@ def logsigmoid(input: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]: ...
 def softmax(
     input: ArrayLike,
     axis: int,
-    warp: tuple[float, float | None, ArrayLike | None],
+    warp: _Warp,
     out: NDArray[Any] | None,
 ) -> NDArray[Any]: ...
 def log_softmax(
     input: ArrayLike,
     axis: int,
-    warp: tuple[float, float | None, ArrayLike | None],
+    warp: _Warp,
     out: NDArray[Any] | None,
 ) -> NDArray[Any]: ...
 def logsumexp(
     input: ArrayLike,
     axis: int,
     keepdims: bool,
-    warp: tuple[float, float | None, ArrayLike | None],
+    warp: _Warp,
 ) -> Any: ...
 def losses() -> list[tuple[str, str | None]]: ...
 def set_num_threads(n: int) -> None: ...

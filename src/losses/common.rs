@@ -1,7 +1,7 @@
 //! What every loss of class targets takes and gives.
 
 use crate::error::{Error, Result};
-use crate::reduce::{Census, NO_INDEX, Reduce, Upstream, census, stage_weights};
+use crate::reduce::{Census, NO_INDEX, Reduce, Upstream, census};
 use crate::rows::settle::{IGNORED, NO_CLASS, Term, Terms};
 use crate::rows::{Field, ROWS};
 use crate::simd;
@@ -105,11 +105,11 @@ impl<'a> Inputs<'a> {
         self.reduce.sample_weight.as_ref().map(|w| self.column(w.clone(), order))
     }
 
-    /// The least exponent that an upstream gradient of a row may have, over the denominator.
-    pub(crate) fn upstream_exponent(&self) -> f64 {
+    /// The least magnitude but 0 that the upstream gradient of a row may have.
+    pub(crate) fn least_upstream(&self, upstream: &Upstream<'_>) -> f64 {
         let weights = self.weight.iter().flatten().fold(1.0, |most: f64, w| most.max(w.abs()));
         let rows = self.input.len() / self.input.shape()[self.axis].max(1);
-        self.reduce.least_upstream(rows, weights).log2()
+        self.reduce.least(upstream, rows, weights)
     }
 
     /// Looks at every target class.
@@ -169,17 +169,14 @@ impl Targets<'_> {
         }
         let ignore_index = self.ignore_index.or(self.sample.as_ref().map(|_| NO_INDEX));
         let classes = self.classes as u64;
-        let mut own = Vec::new();
-        if let Some(sample) = &self.sample {
-            own.resize(terms.rows.len() * ROWS, 0.0);
-            let ignored = ignore_index.unwrap_or(NO_INDEX);
-            stage_weights(sample, rows, &mut terms.target[..n], ignored, &mut own[..n]);
+        if let (Some(sample), Some(ignored)) = (&self.sample, ignore_index) {
+            terms.take_weights(sample, rows, ignored);
         }
         let census = if self.checked {
             Census::default()
         } else {
             let (targets, weight) = (&terms.target[..n], self.weight.as_deref());
-            let own = self.sample.is_some().then_some(&own[..]);
+            let own = self.sample.is_some().then_some(&terms.own[..]);
             Census::of(targets, first, self.classes, ignore_index, weight, own)
         };
         let (ignores, ignored) = (ignore_index.is_some(), ignore_index.unwrap_or_default());
@@ -201,7 +198,9 @@ impl Targets<'_> {
                 }
             },
         );
-        weigh(&own, terms);
+        if self.sample.is_some() {
+            terms.weigh();
+        }
         if let Some(weight) = &self.weight {
             for (target, term) in terms.target.chunks_exact(ROWS).zip(&mut terms.rows) {
                 for (target, hard) in target.iter().zip(&mut term.hard.0) {
@@ -212,15 +211,6 @@ impl Targets<'_> {
             }
         }
         census
-    }
-}
-
-/// Multiplies rows that count by weights of their own; none says that there are none.
-pub(crate) fn weigh(own: &[f64], terms: &mut Terms) {
-    for (own, term) in own.as_chunks::<ROWS>().0.iter().zip(&mut terms.rows) {
-        let weighted = |of: &Field| Field(std::array::from_fn(|i| of.0[i] * own[i]));
-        term.live = weighted(&term.live);
-        term.set_upstream(weighted(&term.upstream));
     }
 }
 

@@ -24,14 +24,12 @@
 //! The z-loss adds `z lse^2`, which pulls log-sum-exp towards 0 (Chowdhery et al., "PaLM", 2022). Its
 //! derivative is `2 z lse p_i`: `M` becomes `M + 2 z lse` in front of `p`.
 
-use super::common::{Inputs, Outputs, Targets, fill_upstream, weigh};
+use super::common::{Inputs, Outputs, Targets, fill_upstream};
 use crate::error::{Error, Result};
 use crate::float::Kind;
-use crate::reduce::{Census, Upstream, stage_weights};
+use crate::reduce::{Census, Upstream};
 use crate::rows::mass::Mass;
-use crate::rows::settle::{
-    Coefficients, Factors, IGNORED, MORE, Room, Settle, Settled, Softmax, Terms,
-};
+use crate::rows::settle::{Coefficients, Factors, IGNORED, MORE, Settle, Settled, Softmax, Terms};
 use crate::rows::{Emission, Job};
 use crate::simd::sum::two_sum;
 use crate::simd::{self, Element, Isa};
@@ -66,10 +64,8 @@ impl<const EXACT: bool> Settle for CrossEntropy<'_, EXACT> {
                 terms.without_targets();
                 fill_upstream(upstream, rows.clone(), *denominator, &mut terms.rows);
                 if let Some(sample) = sample {
-                    let mut own = vec![0.0; terms.target.len()];
-                    let n = rows.len();
-                    stage_weights(sample, rows, &mut terms.target[..n], IGNORED, &mut own[..n]);
-                    weigh(&own, terms);
+                    terms.take_weights(sample, rows, IGNORED);
+                    terms.weigh();
                 }
                 Census::default()
             }
@@ -229,29 +225,7 @@ pub fn cross_entropy(
     }
 }
 
-/// Where a very small upstream gradient takes the headroom that a very small loss needs, the loss is
-/// computed by itself.
 fn compute<F: Element, const EXACT: bool>(
-    inputs: &Inputs<'_>,
-    options: &Options<'_>,
-    outputs: Outputs<'_>,
-    interrupted: &dyn Fn() -> bool,
-) -> Result<f64> {
-    let derives = outputs.grad.is_some() || outputs.hess.is_some();
-    let has_rows = inputs.axis < inputs.input.shape().len();
-    if derives && has_rows && inputs.upstream_exponent() < Room::<F>::least_exponent() {
-        let (losses, rest) = (
-            Outputs { losses: outputs.losses, ..Outputs::default() },
-            Outputs { losses: None, ..outputs },
-        );
-        let loss = compute_at_once::<F, EXACT>(inputs, options, losses, interrupted)?;
-        compute_at_once::<F, EXACT>(inputs, options, rest, interrupted)?;
-        return Ok(loss);
-    }
-    compute_at_once::<F, EXACT>(inputs, options, outputs, interrupted)
-}
-
-fn compute_at_once<F: Element, const EXACT: bool>(
     inputs: &Inputs<'_>,
     options: &Options<'_>,
     outputs: Outputs<'_>,
@@ -291,6 +265,7 @@ fn compute_at_once<F: Element, const EXACT: bool>(
 
     // Nothing is written over where only losses are wanted: targets may be checked as rows come.
     let checked = outputs.grad.is_some() || outputs.hess.is_some();
+    let least_upstream = if checked { inputs.least_upstream(&upstream) } else { 1.0 };
     let late = (!soft && !checked).then(|| target.clone());
     let (source, mass, denominator) = if soft {
         let denominator =
@@ -348,6 +323,7 @@ fn compute_at_once<F: Element, const EXACT: bool>(
         first: outputs.grad.map(rows),
         second: outputs.hess.map(rows),
         in_place,
+        least_upstream,
     };
     let (sum, census) = job.run(interrupted)?;
     let denominator = match late {

@@ -3,10 +3,10 @@
 use super::common::Outputs;
 use super::elements::Elements;
 use super::unit::Unit;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::float::Kind;
 use crate::rows::pairs::{Divergence, Job};
-use crate::view::{Order, Rows, RowsMut, View, show_shape};
+use crate::view::{Order, Rows, RowsMut, View};
 use crate::warp::Warp;
 
 /// Computes a divergence over an axis, and the gradients that `outputs` asks for. Returns the sum.
@@ -25,15 +25,7 @@ pub(super) fn of_logits<D: Divergence>(
     let axis = inputs.axis.expect("divergences are of rows");
     let other = inputs.target.as_ref().expect("divergences are of two arrays");
     let shape = inputs.input.shape();
-    if other.shape() != shape {
-        return Err(Error::Value(format!(
-            "{} must have the shape of {} {}, got {}",
-            inputs.names[1],
-            inputs.names[0],
-            show_shape(shape),
-            show_shape(other.shape())
-        )));
-    }
+    inputs.check_target()?;
     let order = Order::of(&inputs.input, Some(axis));
     let seen = |view: &View<'_>| view.format().kind == Kind::F64;
     let wide = seen(&inputs.input) || seen(other) || !warp.is_exact();

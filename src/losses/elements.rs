@@ -65,6 +65,21 @@ impl<'a> Elements<'a> {
         })
     }
 
+    /// Checks the target's shape, if there is one.
+    pub(super) fn check_target(&self) -> Result<()> {
+        let shape = self.input.shape();
+        match &self.target {
+            Some(target) if target.shape() != shape => Err(Error::Value(format!(
+                "{} must have the shape of {} {}, got {}",
+                self.names[1],
+                self.names[0],
+                show_shape(shape),
+                show_shape(target.shape())
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// The upstream gradient by rows of an axis.
     pub(crate) fn upstream_of_rows(&self, axis: usize, order: &Order) -> Result<Upstream<'a>> {
         self.reduce.check(&self.losses_shape())?;
@@ -107,17 +122,7 @@ impl<'a> Elements<'a> {
         interrupted: &dyn Fn() -> bool,
     ) -> Result<f64> {
         let shape = self.input.shape();
-        if let Some(target) = &self.target
-            && target.shape() != shape
-        {
-            return Err(Error::Value(format!(
-                "{} must have the shape of {} {}, got {}",
-                self.names[1],
-                self.names[0],
-                show_shape(shape),
-                show_shape(target.shape())
-            )));
-        }
+        self.check_target()?;
         self.reduce.check(&self.losses_shape())?;
         let weight = self.weight.as_ref().map(|w| self.broadcast("weight", w)).transpose()?;
         let positive =

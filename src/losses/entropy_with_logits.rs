@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::float::Kind;
 use crate::reduce::{Census, Upstream};
 use crate::rows::mass::Mass;
-use crate::rows::settle::{Coefficients, Factors, MORE, Room, Settle, Settled, Softmax, Terms};
+use crate::rows::settle::{Coefficients, Factors, MORE, Settle, Settled, Softmax, Terms};
 use crate::rows::{Emission, Job};
 use crate::simd::sum::two_sum;
 use crate::simd::{self, Element, Isa};
@@ -81,18 +81,7 @@ fn compute<F: Element>(
 ) -> Result<f64> {
     let order = Order::of(&inputs.input, Some(axis));
     let upstream = inputs.upstream_of_rows(axis, &order)?;
-    // See `cross_entropy`: a very small upstream gradient takes the headroom of a very small entropy.
-    let derives = outputs.grad.is_some() || outputs.hess.is_some();
-    if derives
-        && outputs.losses.is_some()
-        && inputs.reduce.least_upstream(1, 1.0).log2() < Room::<F>::least_exponent()
-    {
-        let alone = Outputs { losses: outputs.losses, ..Outputs::default() };
-        let rest = Outputs { losses: None, ..outputs };
-        let sum = compute::<F>(inputs, axis, unit, warp, alone, interrupted)?;
-        compute::<F>(inputs, axis, unit, warp, rest, interrupted)?;
-        return Ok(sum);
-    }
+    let least_upstream = upstream.least();
     let warp = warp.of_rows(inputs.input.shape(), axis, &order)?;
     let is_input = |out: &ViewMut<'_>| out.as_view().same_memory(&inputs.input);
     let in_place = [&outputs.grad, &outputs.hess].into_iter().flatten().any(is_input);
@@ -107,6 +96,7 @@ fn compute<F: Element>(
         first: outputs.grad.map(|view| RowsMut::new(view, Some(axis), &order)),
         second: outputs.hess.map(|view| RowsMut::new(view, Some(axis), &order)),
         in_place,
+        least_upstream,
     }
     .run(interrupted)?;
     Ok(sum)

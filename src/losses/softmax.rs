@@ -56,6 +56,7 @@ fn compute<F: Element>(
         first: first.map(|view| RowsMut::new(view, Some(axis), &order)),
         second: None,
         in_place,
+        least_upstream: 1.0,
     }
     .run(interrupted)?;
     Ok(())

@@ -17,9 +17,9 @@ use super::common::{Inputs, Targets, fill_upstream};
 use super::entropy_with_logits::entropy_and_mean_gap;
 use crate::error::{Error, Result};
 use crate::float::Kind;
-use crate::reduce::{Census, Reduce, Upstream, magnitudes};
+use crate::reduce::{Census, Reduce, Upstream};
 use crate::rows::mass::Mass;
-use crate::rows::settle::{Coefficients, Factors, Room, Settle, Settled, Softmax, Terms};
+use crate::rows::settle::{Coefficients, Factors, Settle, Settled, Softmax, Terms};
 use crate::rows::{Emission, Field, Job, ROWS};
 use crate::simd::sum::two_sum;
 use crate::simd::{self, Element, Isa};
@@ -35,17 +35,6 @@ pub enum Gradient<'a> {
     Same(f64),
     /// One a row.
     PerRow(View<'a>),
-}
-
-impl Gradient<'_> {
-    /// Its least magnitude but 0.
-    fn least(&self) -> f64 {
-        match self {
-            Self::Same(0.0) => f64::INFINITY,
-            Self::Same(g) => g.abs(),
-            Self::PerRow(g) => magnitudes(g)[0],
-        }
-    }
 }
 
 /// The arguments.
@@ -194,13 +183,16 @@ fn compute<'a, F: Element>(
     let column = inputs.column(target.clone(), &order);
     inputs.counted(&inputs.census(&column, None, interrupted)?, &column, &order)?;
     let Answers { log_prob, entropy, logsumexp, rank, grad } = answers;
+    let of_rows = |view| RowsMut::new(view, None, &order.without(axis));
     let in_place = grad.as_ref().is_some_and(|out| out.as_view().same_memory(input));
-    let job = |rows: [Option<ViewMut<'_>>; 4], grad: Option<ViewMut<'_>>| {
-        let [log_prob, more @ ..] =
-            rows.map(|view| view.map(|view| RowsMut::new(view, None, &order.without(axis))));
-        let settle = Token {
+    Job::<F, _> {
+        input: Rows::new(input.clone(), Some(axis), &order),
+        warp,
+        mass: Some(Mass::own(true)),
+        least_upstream: upstream[0].least().min(upstream[1].least()),
+        settle: Token {
             targets: Targets {
-                target: column.clone(),
+                target: column,
                 classes: input.shape()[axis],
                 ignore_index: None,
                 weight: None,
@@ -208,30 +200,15 @@ fn compute<'a, F: Element>(
                 upstream: None,
                 checked: true,
             },
-            upstream: grad.is_some().then(|| upstream.clone()),
-        };
-        Job::<F, _> {
-            input: Rows::new(input.clone(), Some(axis), &order),
-            warp: warp.clone(),
-            mass: Some(Mass::own(true)),
-            settle,
-            loss: log_prob,
-            more,
-            emission: Emission::Token,
-            first: grad.map(|view| RowsMut::new(view, Some(axis), &order)),
-            second: None,
-            in_place,
-        }
-        .run(interrupted)
-    };
-    let rows = [log_prob, entropy, logsumexp, rank].map(Some);
-    // See `cross_entropy`: a very small upstream gradient takes the headroom of very small answers.
-    let least = [g, h].into_iter().map(Gradient::least).fold(f64::INFINITY, f64::min);
-    if grad.is_some() && least.log2() < Room::<F>::least_exponent() {
-        job(rows, None)?;
-        job([const { None }; 4], grad)?;
-    } else {
-        job(rows, grad)?;
+            upstream: grad.is_some().then_some(upstream),
+        },
+        loss: Some(of_rows(log_prob)),
+        more: [entropy, logsumexp, rank].map(|view| Some(of_rows(view))),
+        emission: Emission::Token,
+        first: grad.map(|view| RowsMut::new(view, Some(axis), &order)),
+        second: None,
+        in_place,
     }
+    .run(interrupted)?;
     Ok(())
 }

@@ -28,7 +28,7 @@ const LARGE: usize = 128 << 10;
 /// Rows that are swept together where they lie.
 const SWEPT: usize = 1024;
 
-impl<F: Element, L: Settle> Shared<'_, F, L> {
+impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
     /// Rows that make a tile: an odd number of cache lines, which needs no padding (see
     /// [`tile::step`]).
     pub(super) fn rows_across(&self) -> usize {
@@ -175,17 +175,19 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let n = rows.len();
         let step = tile::step(n);
         let log = self.emission == Emission::LogSoftmax;
-        let warp = self.warp.as_ref().filter(|_| self.emission.is_derivative());
+        let warp = self.warp.filter(|_| self.emission.is_derivative());
         if let Some(warp) = warp {
             // Before anything is written in the input's place.
-            tile::stage(&self.input, rows.clone(), block.clone(), &mut s.raw);
-            if let Some(mask) = &warp.mask {
-                tile::stage(mask, rows.clone(), block.clone(), &mut s.mask);
-            }
+            s.raw.stage(warp, self.input, |from, to| {
+                tile::stage(from, rows.clone(), block.clone(), to);
+            });
         }
         // Exponentials and logits are at hand where a tile held both.
         if !keeps || (swept && (log || self.second.is_some())) {
-            self.stage(rows.clone(), block.clone(), s);
+            match warp {
+                Some(warp) => s.raw.warped(warp, &mut s.x),
+                None => self.stage(rows.clone(), block.clone(), s),
+            }
         }
         let e = &mut s.e[..step * block.len()];
         if !keeps {
@@ -247,7 +249,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
                 first: s.out.fit(size),
                 second: self.second.is_some().then(|| s.bent.fit(size)),
             };
-            warp.derive(&s.raw, warp.mask.is_some().then_some(&s.mask), to);
+            s.raw.derive(warp, to);
         }
         if warp.is_some() || token {
             for (output, from) in [(self.first, &s.out), (self.second, &s.bent)] {
@@ -260,13 +262,13 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
 
     /// Copies a tile of logits as a model means them.
     fn stage(&self, rows: Range<usize>, block: Range<usize>, s: &mut Scratch<F>) {
-        tile::stage(&self.input, rows.clone(), block.clone(), &mut s.x);
-        let Some(warp) = &self.warp else { return };
-        let mask = warp.mask.as_ref().map(|mask| {
-            tile::stage(mask, rows, block, &mut s.mask);
-            &*s.mask
+        let Some(warp) = self.warp else {
+            return tile::stage(self.input, rows, block, &mut s.x);
+        };
+        s.raw.stage(warp, self.input, |from, to| {
+            tile::stage(from, rows.clone(), block.clone(), to);
         });
-        warp.apply(&mut s.x, mask);
+        s.raw.warped(warp, &mut s.x);
     }
 
     /// Writes a tile of an output: where it lies, or through a staged copy; without an output the copy
@@ -302,7 +304,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         block: Range<usize>,
         staged: &'b mut Buffer<F>,
     ) -> TileMass<'b, F> {
-        let Some(mass) = &self.mass else {
+        let Some(mass) = self.mass else {
             return TileMass::none();
         };
         let soft: &[F] = match &mass.soft {

@@ -7,7 +7,7 @@ pub(super) mod kernels;
 
 use super::emit::{Bent, Curvature, LogProbability, Map, Scaled, Spread, Tilted};
 use super::mass::{Nothing, Parts, RowMass};
-use super::scratch::{Buffer, Scratch};
+use super::scratch::{Buffer, Raw, Scratch};
 use super::settle::{Coefficients, IGNORED, NEAR, Room, Settle};
 use super::summary::{ROWS, Summary};
 use super::{Emission, Shared};
@@ -37,7 +37,7 @@ struct Block {
     classes: Range<usize>,
 }
 
-impl<F: Element, L: Settle> Shared<'_, F, L> {
+impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
     /// A group of rows, lanes along their classes.
     pub(super) fn along<P: Parts>(
         &self,
@@ -92,7 +92,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
     /// Looks up the logit of a row's target.
     fn pick(&self, i: usize, row: usize, s: &mut Scratch<F>) {
         if let Ok(target) = usize::try_from(s.terms.target[i]) {
-            let picked = self.logits(row, target..target + 1, false, &mut s.x, &mut s.mask);
+            let picked = self.logits(row, target..target + 1, &mut s.x, &mut s.raw);
             s.terms.rows[i / ROWS].picked.0[i % ROWS] = picked[0].wide();
         }
     }
@@ -112,7 +112,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let (headroom, of_guess) = (room.of_one(exponent), room.of_one_guess(exponent));
         let mut total = Summary::EMPTY;
         for block in blocks(classes) {
-            let x = self.logits(row, block.clone(), false, &mut s.x, &mut s.mask);
+            let x = self.logits(row, block.clone(), &mut s.x, &mut s.raw);
             let e = if keeps { &mut s.e[i * pitch(classes)..][block.clone()] } else { &mut [] };
             let sweep = |headroom: F| {
                 let guess = *guess
@@ -175,17 +175,23 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         let token = self.emission == Emission::Token;
         let tilt = token || self.emission == Emission::Tilt;
         let spread = self.emission == Emission::Gradient && P::USED;
-        let warp = self.warp.as_ref().filter(|_| self.emission.is_derivative());
+        let warp = self.warp.filter(|_| self.emission.is_derivative());
         if let Some(warp) = warp {
             // Before anything is written in the input's place.
-            self.input.stage(row..row + 1, classes.clone(), 1, 1, s.raw.fit(classes.len()));
-            if let Some(mask) = &warp.mask {
-                mask.stage(row..row + 1, classes.clone(), 1, 1, s.mask.fit(classes.len()));
-            }
+            s.raw.stage(warp, self.input, |from, to| {
+                copy(from, row, classes.clone(), to);
+            });
         }
         let x = if fitting.is_none() || self.second.is_some() || log || tilt || spread {
-            // What is written in the input's place must not be read from there.
-            self.logits(row, classes.clone(), self.in_place, &mut s.x, &mut s.mask)
+            match self.warp {
+                Some(warp) if self.emission.is_derivative() => {
+                    s.raw.warped(warp, &mut s.x);
+                    &s.x
+                }
+                // What is written in the input's place must not be read from there.
+                None if self.in_place => copy(self.input, row, classes.clone(), &mut s.x),
+                _ => self.logits(row, classes.clone(), &mut s.x, &mut s.raw),
+            }
         } else {
             &[]
         };
@@ -252,7 +258,7 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
                 first: s.out.fit(n),
                 second: self.second.is_some().then(|| s.bent.fit(n)),
             };
-            warp.derive(&s.raw, warp.mask.is_some().then_some(&s.mask), to);
+            s.raw.derive(warp, to);
         }
         if warp.is_some() || token {
             for (output, from) in [(self.first, &s.out), (self.second, &s.bent)] {
@@ -305,28 +311,22 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         }
     }
 
-    /// A block of a row's logits as a model means them: where they lie, or a copy; always a copy
-    /// where `copy`.
+    /// A block of a row's logits as a model means them: where they lie, or a copy.
     fn logits<'b>(
         &'b self,
         row: usize,
         block: Range<usize>,
-        copy: bool,
         staged: &'b mut Buffer<F>,
-        mask: &mut Buffer<F>,
+        raw: &mut Raw<F>,
     ) -> &'b [F] {
-        let Some(warp) = &self.warp else {
-            return lend_or_stage(&self.input, row, block, staged, copy);
+        let Some(warp) = self.warp else {
+            return lend_or_stage(self.input, row, block, staged);
         };
-        let x = staged.fit(block.len());
-        self.input.stage(row..row + 1, block.clone(), 1, 1, x);
-        let mask = warp.mask.as_ref().map(|from| {
-            let mask = mask.fit(block.len());
-            from.stage(row..row + 1, block, 1, 1, mask);
-            &*mask
+        raw.stage(warp, self.input, |from, to| {
+            copy(from, row, block.clone(), to);
         });
-        warp.apply(x, mask);
-        x
+        raw.warped(warp, staged);
+        staged
     }
 
     /// The masses of a block of a row.
@@ -336,9 +336,9 @@ impl<F: Element, L: Settle> Shared<'_, F, L> {
         block: Range<usize>,
         staged: &'b mut Buffer<F>,
     ) -> RowMass<'b, F> {
-        let Some(mass) = &self.mass else { return RowMass::none() };
+        let Some(mass) = self.mass else { return RowMass::none() };
         let soft: &[F] = match &mass.soft {
-            Some(soft) => lend_or_stage(soft, row, block.clone(), staged, false),
+            Some(soft) => lend_or_stage(soft, row, block.clone(), staged),
             None => &[],
         };
         let weight: &[F] = mass.weight.as_ref().map_or(&[], |w| &w[block]);
@@ -356,18 +356,24 @@ fn blocks(classes: usize) -> impl Iterator<Item = Range<usize>> {
     (0..classes).step_by(BLOCK).map(move |start| start..(start + BLOCK).min(classes))
 }
 
-/// A block of a row as it lies, or a copy; always a copy where `copy`.
+/// A block of a row as it lies, or a copy.
 fn lend_or_stage<'b, F: Element>(
     from: &Rows<'b>,
     row: usize,
     block: Range<usize>,
     staged: &'b mut Buffer<F>,
-    copy: bool,
 ) -> &'b [F] {
-    if !copy && from.lends_rows::<F>() {
-        return from.row(row, block);
-    }
-    let staged = staged.fit(block.len());
-    from.stage(row..row + 1, block, 1, 1, staged);
-    staged
+    if from.lends_rows::<F>() { from.row(row, block) } else { copy(from, row, block, staged) }
+}
+
+/// A copy of a block of a row.
+fn copy<'b, F: Element>(
+    from: &Rows<'_>,
+    row: usize,
+    block: Range<usize>,
+    to: &'b mut Buffer<F>,
+) -> &'b [F] {
+    let to = to.fit(block.len());
+    from.stage(row..row + 1, block, 1, 1, to);
+    to
 }

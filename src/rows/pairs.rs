@@ -16,7 +16,7 @@
 //!
 //! One kernel for both traversals: lanes are classes of a row, or rows of a tile.
 
-use super::scratch::Buffer;
+use super::scratch::{Buffer, Raw};
 use super::{ROWS, tile};
 use crate::error::Result;
 use crate::float::Kind;
@@ -25,7 +25,7 @@ use crate::reduce::Upstream;
 use crate::simd::exp::Shift;
 use crate::simd::log1p::{log_with_odds, log1p};
 use crate::simd::sum::{Wide, Wide64, two_sum};
-use crate::simd::{self, Element, Isa, dispatch, splat};
+use crate::simd::{self, Element, Isa, dispatch, load_wide, splat, store_wide};
 use crate::view::{Rows, RowsMut, Span, Spans};
 use crate::warp::{Derivatives, Warped};
 use fearless_simd::prelude::*;
@@ -105,8 +105,7 @@ pub(crate) struct Job<'a, D> {
 struct Scratch<F: Element> {
     /// Logits, where they are staged.
     x: [Buffer<F>; 2],
-    raw: Buffer<F>,
-    mask: Buffer<F>,
+    raw: [Raw<F>; 2],
     out: [Buffer<F>; 2],
     totals: Vec<f64>,
     upstream: Vec<f64>,
@@ -195,10 +194,13 @@ impl<D: Divergence> Job<'_, D> {
             lends.then(|| self.inputs[of].row::<F>(rows.start, 0..classes))
         };
         let lent = [lent(0), lent(1)];
-        for (of, lent) in lent.iter().enumerate() {
-            if lent.is_none() {
-                self.stage(of, rows.clone(), along, s);
-            }
+        for (of, input) in self.inputs.iter().enumerate().filter(|(of, _)| lent[*of].is_none()) {
+            let Some(warp) = &self.warp else {
+                copy(input, rows.clone(), along, &mut s.x[of]);
+                continue;
+            };
+            s.raw[of].stage(warp, input, |from, to| copy(from, rows.clone(), along, to));
+            s.raw[of].warped(warp, &mut s.x[of]);
         }
         let mut block =
             Block { x: [0, 1].map(|of| lent[of].unwrap_or(&s.x[of])), rows: n, classes, step };
@@ -223,11 +225,9 @@ impl<D: Divergence> Job<'_, D> {
         if let Some(output) = losses {
             span.write_column(output, rows.clone(), &s.totals);
         }
-        if let Some(warp) = &self.warp {
-            for of in [0, 1].into_iter().filter(|of| grads[*of].is_some()) {
-                self.stage_raw(of, rows.clone(), along, s);
-                let mask = warp.mask.is_some().then_some(&s.mask[..]);
-                warp.derive(&s.raw, mask, Derivatives { first: &mut s.out[of], second: None });
+        for (of, first) in s.out.iter_mut().enumerate().filter(|(of, _)| grads[*of].is_some()) {
+            if let Some(warp) = &self.warp {
+                s.raw[of].derive(warp, Derivatives { first, second: None });
             }
         }
         for (output, from) in grads.into_iter().zip(&s.out) {
@@ -238,31 +238,6 @@ impl<D: Divergence> Job<'_, D> {
                 tile::write(from, span, output, rows.clone(), 0..classes);
             }
         }
-    }
-
-    /// Copies logits as they were given, and their mask.
-    fn stage_raw<F: Element>(
-        &self,
-        of: usize,
-        rows: Range<usize>,
-        along: bool,
-        s: &mut Scratch<F>,
-    ) {
-        copy(&self.inputs[of], rows.clone(), along, &mut s.raw);
-        if let Some(mask) = self.warp.as_ref().and_then(|warp| warp.mask.as_ref()) {
-            copy(mask, rows, along, &mut s.mask);
-        }
-    }
-
-    /// Copies logits as a model means them.
-    fn stage<F: Element>(&self, of: usize, rows: Range<usize>, along: bool, s: &mut Scratch<F>) {
-        copy(&self.inputs[of], rows.clone(), along, &mut s.x[of]);
-        let Some(warp) = &self.warp else { return };
-        let mask = warp.mask.as_ref().map(|mask| {
-            copy(mask, rows, along, &mut s.mask);
-            &s.mask[..]
-        });
-        warp.apply(&mut s.x[of], mask);
     }
 }
 
@@ -377,7 +352,8 @@ impl<F: Element> Block<'_, F> {
     #[inline(always)]
     fn load<const ALONG: bool, S: Isa>(&self, simd: S, k: usize, at: usize) -> [S::f64s; 2] {
         let first = if ALONG { k * S::f64s::LEN } else { k * self.step + at };
-        [part::<S, F>(simd, &self.x[0][first..]), part::<S, F>(simd, &self.x[1][first..])]
+        let none = f64::NEG_INFINITY;
+        [load_wide(simd, &self.x[0][first..], none), load_wide(simd, &self.x[1][first..], none)]
     }
 
     /// The reverse of [`Self::load`].
@@ -390,27 +366,9 @@ impl<F: Element> Block<'_, F> {
         at: usize,
         to: &mut [F],
     ) {
-        let n = S::f64s::LEN;
-        let rest = if ALONG { &mut to[k * n..] } else { &mut to[k * self.step + at..] };
-        if rest.len() >= n {
-            return F::store_f64s(simd, v, rest);
-        }
-        let mut lanes = [F::of(0.0); 8];
-        F::store_f64s(simd, v, &mut lanes);
-        let len = rest.len();
-        rest.copy_from_slice(&lanes[..len]);
+        let first = if ALONG { k * S::f64s::LEN } else { k * self.step + at };
+        store_wide(simd, v, &mut to[first..]);
     }
-}
-
-/// A vector, or what is left of the classes.
-#[inline(always)]
-fn part<S: Isa, F: Element>(simd: S, rest: &[F]) -> S::f64s {
-    if rest.len() >= S::f64s::LEN {
-        return F::load_f64s::<S>(simd, rest);
-    }
-    let mut lanes = [F::of(f64::NEG_INFINITY); 8];
-    lanes[..rest.len()].copy_from_slice(rest);
-    F::load_f64s::<S>(simd, &lanes)
 }
 
 /// Sums in the precision that `F` needs.

@@ -3,6 +3,8 @@
 use super::settle::{Factors, MORE, Terms};
 use super::summary::{Field, ROWS, Summary};
 use crate::simd::Element;
+use crate::view::Rows;
+use crate::warp::{Derivatives, Warped};
 use std::ops::{Deref, DerefMut};
 
 /// A slice that starts at a cache line: vectors in it do not cross lines, which halves the cost of
@@ -42,6 +44,43 @@ impl<F> DerefMut for Buffer<F> {
     }
 }
 
+/// A block of logits as they were given, where they are warped, and which of their classes exist.
+#[derive(Debug, Default)]
+pub(super) struct Raw<F> {
+    x: Buffer<F>,
+    mask: Buffer<F>,
+}
+
+impl<F: Element> Raw<F> {
+    /// Takes a block, of which `copy` copies logits and mask alike.
+    pub(super) fn stage(
+        &mut self,
+        warp: &Warped<'_>,
+        input: &Rows<'_>,
+        copy: impl Fn(&Rows<'_>, &mut Buffer<F>),
+    ) {
+        copy(input, &mut self.x);
+        if let Some(mask) = &warp.mask {
+            copy(mask, &mut self.mask);
+        }
+    }
+
+    /// The block as a model means it.
+    pub(super) fn warped(&self, warp: &Warped<'_>, to: &mut Buffer<F>) {
+        to.fit(self.x.len()).copy_from_slice(&self.x);
+        warp.apply(to, self.mask(warp));
+    }
+
+    /// Makes the block's derivatives those with respect to the logits as they were given.
+    pub(super) fn derive(&self, warp: &Warped<'_>, to: Derivatives<'_, F>) {
+        warp.derive(&self.x, self.mask(warp), to);
+    }
+
+    fn mask(&self, warp: &Warped<'_>) -> Option<&[F]> {
+        warp.mask.is_some().then_some(&self.mask)
+    }
+}
+
 /// What a thread works in.
 #[derive(Default)]
 pub(super) struct Scratch<F: Element> {
@@ -49,10 +88,7 @@ pub(super) struct Scratch<F: Element> {
     pub(super) e: Buffer<F>,
     /// Logits, where they are staged.
     pub(super) x: Buffer<F>,
-    /// Logits as they were given, where they are warped.
-    pub(super) raw: Buffer<F>,
-    /// Which of their classes exist.
-    pub(super) mask: Buffer<F>,
+    pub(super) raw: Raw<F>,
     /// Soft targets, where they are staged.
     pub(super) q: Buffer<F>,
     /// An output, where it is staged.

@@ -3,11 +3,12 @@
 
 use super::summary::{Field, ROWS, Summary};
 use crate::float::Kind;
-use crate::reduce::Census;
+use crate::reduce::{Census, stage_weights};
 use crate::simd::exp::Shift;
 use crate::simd::log1p::log_with_odds;
 use crate::simd::sum::{Wide, Wide64, two_sum};
 use crate::simd::{self, Element, Isa, V, dispatch};
+use crate::view::Rows;
 use fearless_simd::prelude::*;
 use std::ops::Range;
 
@@ -37,6 +38,8 @@ pub(crate) struct Terms {
     /// The target class, [`NO_CLASS`] or [`IGNORED`]; padded to whole [`ROWS`].
     pub(crate) target: Vec<i64>,
     pub(crate) rows: Vec<Term<Field>>,
+    /// Weights of the rows' own, where they were taken; as many as targets.
+    pub(crate) own: Vec<f64>,
 }
 
 /// How rows choose their headroom: exponentials are kept as `2^headroom` of themselves so that
@@ -136,6 +139,23 @@ impl Terms {
         self.target.fill(NO_CLASS);
         for term in &mut self.rows {
             (term.hard, term.live) = (Field([0.0; ROWS]), Field([1.0; ROWS]));
+        }
+    }
+
+    /// Takes weights of the rows' own; where one is 0, the row's target becomes `ignored`.
+    pub(crate) fn take_weights(&mut self, sample: &Rows<'_>, rows: Range<usize>, ignored: i64) {
+        let n = rows.len();
+        self.own.clear();
+        self.own.resize(self.target.len(), 0.0);
+        stage_weights(sample, rows, &mut self.target[..n], ignored, &mut self.own[..n]);
+    }
+
+    /// Multiplies rows by the weights that were taken.
+    pub(crate) fn weigh(&mut self) {
+        for (own, term) in self.own.as_chunks::<ROWS>().0.iter().zip(&mut self.rows) {
+            let weighted = |of: &Field| Field(std::array::from_fn(|i| of.0[i] * own[i]));
+            term.live = weighted(&term.live);
+            term.set_upstream(weighted(&term.upstream));
         }
     }
 

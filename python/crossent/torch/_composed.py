@@ -48,6 +48,10 @@ class Rows(NamedTuple):
     def log_softmax(self) -> Tensor:
         return -self.gap - self.log
 
+    def entropy(self, axis: int) -> Tensor:
+        share = torch.exp(self.log_softmax())
+        return product(share, self.gap).sum(axis) + self.log.squeeze(axis)
+
 
 def rows_of(z: Tensor, axis: int) -> Rows:
     """The gap of the maximum is the constant 0, so that its derivative, a sum of 1 and -1, is not
@@ -266,9 +270,7 @@ def entropy_with_logits(
     softcap: float | None,
 ) -> Tensor:
     rows = rows_of(warp(logits, mask, temperature, softcap), axis)
-    share = torch.exp(rows.log_softmax())
-    mean = product(share, rows.gap).sum(axis)
-    return (mean + rows.log.squeeze(axis)) * _unit(base)
+    return rows.entropy(axis) * _unit(base)
 
 
 def _excess(u: Tensor) -> Tensor:
@@ -373,10 +375,8 @@ def token_log_prob(
     valid = (y >= 0) & (y < z.shape[axis])
     y = y.masked_fill(~valid, 0)
     log_prob = (-rows.gap.gather(axis, y) - rows.log).masked_fill(~valid, nan).squeeze(axis)
-    share = torch.exp(rows.log_softmax())
-    entropy = product(share, rows.gap).sum(axis) + rows.log.squeeze(axis)
     rank = (z > z.gather(axis, y)).sum(axis)
-    return log_prob, entropy, rows.logsumexp().squeeze(axis), rank
+    return log_prob, rows.entropy(axis), rows.logsumexp().squeeze(axis), rank
 
 
 def sigmoid(input: Tensor, kind: str) -> Tensor:

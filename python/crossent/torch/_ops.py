@@ -10,7 +10,7 @@ of `_composed`: derivatives of derivatives, and with respect to targets and weig
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -231,8 +231,7 @@ class Operator:
         options: The schema of the options.
         formula: The loss composed of torch's operations.
         shape: Checks the arguments; returns the shape of the loss.
-        cpu: The loss and its gradients by the extension. After the options it takes the upstream
-            gradient, and the arrays that the gradients are written to.
+        cpu: The loss by the extension. Keyword arguments ask it for gradients.
         axis: Of the options, the axis of the input that the loss lacks.
         cuda: Whether the fused kernels have these options, and the fused kernel.
     """
@@ -323,11 +322,14 @@ class Operator:
     ) -> tuple[Tensor, list[Tensor]]:
         # Outputs are written whole or, where an argument is refused, given to nobody.
         outs = [buffer_like(x) for x in tensors[:grads] if x is not None]
-        loss = self.cpu(
+        if not outs:
+            return tensor(self.cpu(*arrays(*tensors), *options)), outs
+        loss, *_ = self.cpu(
             *arrays(*tensors),
             *options,
-            None if upstream is None else array(upstream),
-            [array(x) for x in outs],
+            return_grad=True if grads == 1 else "both",
+            grad_output=None if upstream is None else array(upstream),
+            grad_out=array(outs[0]) if grads == 1 else tuple(map(array, outs)),
         )
         return tensor(loss), outs
 
@@ -480,15 +482,13 @@ def _cross_entropy_shape(
 def _cross_entropy_cpu(
     input: Any, target: Any, weight: Any, sample_weight: Any, mask: Any, ignore_index: int,
     reduction: str, label_smoothing: float, axis: int, temperature: float, softcap: float | None,
-    z_loss: float, denominator: float | None, empty: float, upstream: Any, outs: list[Any],
+    z_loss: float, denominator: float | None, empty: float, **gradient: Any,
 ) -> Any:  # fmt: skip
-    result = F.cross_entropy(
+    return F.cross_entropy(
         input, target, weight, ignore_index, reduction, label_smoothing, axis=axis,
         temperature=temperature, softcap=softcap, class_mask=mask, z_loss=z_loss,
-        sample_weight=sample_weight, denominator=denominator, empty=empty, grad_output=upstream,
-        grad_out=outs[0] if outs else None,
+        sample_weight=sample_weight, denominator=denominator, empty=empty, **gradient,
     )  # fmt: skip
-    return result[0] if outs else result
 
 
 def _rows(x: Tensor, axis: int) -> Tensor:
@@ -559,8 +559,8 @@ LIBRARY.define(
 
 def _inplace_cpu(*arguments: Any) -> Tensor:
     given = arrays(*arguments[:5])
-    call: Any = (*given, *arguments[5:], None, [given[0]])
-    return tensor(_cross_entropy_cpu(*call))
+    call: Any = (*given, *arguments[5:])
+    return tensor(_cross_entropy_cpu(*call, return_grad=True, grad_out=given[0])[0])
 
 
 def _inplace_cuda(*arguments: Any) -> Tensor:
@@ -657,14 +657,12 @@ def _nll_loss_shape(
 
 def _nll_loss_cpu(
     input: Any, target: Any, weight: Any, sample_weight: Any, ignore_index: int, reduction: str,
-    axis: int, denominator: float | None, empty: float, upstream: Any, outs: list[Any],
+    axis: int, denominator: float | None, empty: float, **gradient: Any,
 ) -> Any:  # fmt: skip
-    result = F.nll_loss(
+    return F.nll_loss(
         input, target, weight, ignore_index, reduction, axis=axis, sample_weight=sample_weight,
-        denominator=denominator, empty=empty, grad_output=upstream,
-        grad_out=outs[0] if outs else None,
+        denominator=denominator, empty=empty, **gradient,
     )  # fmt: skip
-    return result[0] if outs else result
 
 
 nll_loss = Operator(
@@ -714,7 +712,7 @@ def _pointwise_shape(
 def _pointwise_cpu(
     input: Any, target: Any, weight: Any, pos_weight: Any, sample_weight: Any, kind: str,
     reduction: str, first: float, second: float, denominator: float | None, empty: float,
-    upstream: Any, outs: list[Any],
+    **gradient: Any,
 ) -> Any:  # fmt: skip
     own: dict[str, Any] = {}
     if kind == "focal":
@@ -725,11 +723,10 @@ def _pointwise_cpu(
         own = {"weight": weight}
     if kind == "logits":
         own["pos_weight"] = pos_weight
-    result = POINTWISE[kind](
+    return POINTWISE[kind](
         input, target, reduction=reduction, sample_weight=sample_weight, denominator=denominator,
-        empty=empty, grad_output=upstream, grad_out=outs[0] if outs else None, **own,
+        empty=empty, **gradient, **own,
     )  # fmt: skip
-    return result[0] if outs else result
 
 
 def _pointwise_fused(tensors: Tensors, options: Options) -> bool:
@@ -769,15 +766,10 @@ def _entropy_shape(p: Tensor, kind: str, axis: int, base: float | None) -> torch
     return p.shape if kind == "binary" else without(p.shape, axis, "p")
 
 
-def _entropy_cpu(
-    p: Any, kind: str, axis: int, base: float | None, upstream: Any, outs: list[Any]
-) -> Any:
-    out = outs[0] if outs else None
+def _entropy_cpu(p: Any, kind: str, axis: int, base: float | None, **gradient: Any) -> Any:
     if kind == "binary":
-        result = F.binary_entropy(p, base=base, grad_output=upstream, grad_out=out)
-    else:
-        result = F.entropy(p, axis=axis, base=base, grad_output=upstream, grad_out=out)
-    return result[0] if outs else result
+        return F.binary_entropy(p, base=base, **gradient)
+    return F.entropy(p, axis=axis, base=base, **gradient)
 
 
 entropy = Operator(
@@ -803,13 +795,12 @@ def _entropy_with_logits_shape(
 
 def _entropy_with_logits_cpu(
     logits: Any, mask: Any, axis: int, base: float | None, temperature: float,
-    softcap: float | None, upstream: Any, outs: list[Any],
+    softcap: float | None, **gradient: Any,
 ) -> Any:  # fmt: skip
-    result = F.entropy_with_logits(
+    return F.entropy_with_logits(
         logits, axis=axis, base=base, temperature=temperature, softcap=softcap, class_mask=mask,
-        grad_output=upstream, grad_out=outs[0] if outs else None,
+        **gradient,
     )  # fmt: skip
-    return result[0] if outs else result
 
 
 def _unwarped(tensors: Tensors, options: Options) -> bool:
@@ -837,17 +828,6 @@ entropy_with_logits = Operator(
 )
 
 
-def _pair(function: Callable[..., Any], outs: list[Any], upstream: Any) -> Any:
-    if not outs:
-        return function()
-    both = len(outs) == 2
-    return function(
-        return_grad="both" if both else True,
-        grad_output=upstream,
-        grad_out=tuple(outs) if both else outs[0],
-    )[0]
-
-
 def _divergence_shape(p: Tensor, q: Tensor, kind: str, axis: int, base: float | None) -> torch.Size:
     check_float(p, "p")
     check_float(q, "q")
@@ -857,10 +837,10 @@ def _divergence_shape(p: Tensor, q: Tensor, kind: str, axis: int, base: float | 
 
 
 def _divergence_cpu(
-    p: Any, q: Any, kind: str, axis: int, base: float | None, upstream: Any, outs: list[Any]
+    p: Any, q: Any, kind: str, axis: int, base: float | None, **gradient: Any
 ) -> Any:
     function = F.kl_divergence if kind == "kl" else F.js_divergence
-    return _pair(partial(function, p, q, axis=axis, base=base), outs, upstream)
+    return function(p, q, axis=axis, base=base, **gradient)
 
 
 divergence = Operator(
@@ -889,24 +869,22 @@ def _divergence_with_logits_shape(
 
 def _divergence_with_logits_cpu(
     p_logits: Any, q_logits: Any, mask: Any, kind: str, axis: int, base: float | None,
-    temperature: float, softcap: float | None, upstream: Any, outs: list[Any],
+    temperature: float, softcap: float | None, **gradient: Any,
 ) -> Any:  # fmt: skip
     function = F.kl_divergence_with_logits if kind == "kl" else F.js_divergence_with_logits
-    call = partial(
-        function, p_logits, q_logits, axis=axis, base=base, temperature=temperature,
-        softcap=softcap, class_mask=mask,
+    return function(
+        p_logits, q_logits, axis=axis, base=base, temperature=temperature, softcap=softcap,
+        class_mask=mask, **gradient,
     )  # fmt: skip
-    return _pair(call, outs, upstream)
 
 
 def _divergence_with_logits_fused(tensors: Tensors, options: Options) -> bool:
-    kind, _, base, temperature, softcap = options
-    p, q, mask = tensors
+    kind = options[0]
+    p, q, _ = tensors
     assert p is not None
     assert q is not None
-    plain = mask is None and base is None and temperature == 1.0 and softcap is None
     first = not (torch.is_grad_enabled() and q.requires_grad)
-    return bool(kind == "kl" and plain and first and p.dtype == q.dtype)
+    return kind == "kl" and _unwarped(tensors, options) and first and p.dtype == q.dtype
 
 
 def _divergence_with_logits_cuda(

@@ -5,8 +5,8 @@ Each is a subclass of torch's module of its name, and exchanges its state with i
 
 from __future__ import annotations
 
+from inspect import signature
 from math import isnan, nan
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,11 +24,11 @@ __all__ = [
 ]
 
 
-def _shown(module: torch.nn.Module, defaults: dict[str, Any]) -> str:
+def _shown(module: torch.nn.Module, of: type[torch.nn.Module]) -> str:
     """The options that are not their defaults, for `repr`."""
     parts = []
-    for name, default in defaults.items():
-        value = getattr(module, name)
+    for name, option in signature(of).parameters.items():
+        value, default = getattr(module, name), option.default
         if isinstance(value, Tensor):
             parts.append(f"{name}=<{', '.join(map(str, value.shape))}>")
         elif value != default and not (isinstance(value, float) and isnan(value)):
@@ -132,20 +132,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
 
     def extra_repr(self) -> str:
         """The options that are not their defaults."""
-        defaults = {
-            "weight": None,
-            "ignore_index": -100,
-            "reduction": "mean",
-            "label_smoothing": 0.0,
-            "axis": None,
-            "empty": nan,
-            "temperature": 1.0,
-            "softcap": None,
-            "class_mask": None,
-            "z_loss": 0.0,
-            "inplace_grad": False,
-        }
-        return _shown(self, defaults)
+        return _shown(self, CrossEntropyLoss)
 
 
 class NLLLoss(torch.nn.NLLLoss):
@@ -215,14 +202,7 @@ class NLLLoss(torch.nn.NLLLoss):
 
     def extra_repr(self) -> str:
         """The options that are not their defaults."""
-        defaults = {
-            "weight": None,
-            "ignore_index": -100,
-            "reduction": "mean",
-            "axis": None,
-            "empty": nan,
-        }
-        return _shown(self, defaults)
+        return _shown(self, NLLLoss)
 
 
 class BCELoss(torch.nn.BCELoss):
@@ -284,12 +264,7 @@ class BCELoss(torch.nn.BCELoss):
 
     def extra_repr(self) -> str:
         """The options that are not their defaults."""
-        defaults = {
-            "weight": None,
-            "reduction": "mean",
-            "empty": nan,
-        }
-        return _shown(self, defaults)
+        return _shown(self, BCELoss)
 
 
 class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
@@ -355,13 +330,7 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
 
     def extra_repr(self) -> str:
         """The options that are not their defaults."""
-        defaults = {
-            "weight": None,
-            "reduction": "mean",
-            "pos_weight": None,
-            "empty": nan,
-        }
-        return _shown(self, defaults)
+        return _shown(self, BCEWithLogitsLoss)
 
 
 class MultiLabelSoftMarginLoss(torch.nn.MultiLabelSoftMarginLoss):
@@ -423,12 +392,7 @@ class MultiLabelSoftMarginLoss(torch.nn.MultiLabelSoftMarginLoss):
 
     def extra_repr(self) -> str:
         """The options that are not their defaults."""
-        defaults = {
-            "weight": None,
-            "reduction": "mean",
-            "empty": nan,
-        }
-        return _shown(self, defaults)
+        return _shown(self, MultiLabelSoftMarginLoss)
 
 
 class SoftMarginLoss(torch.nn.SoftMarginLoss):
@@ -486,11 +450,7 @@ class SoftMarginLoss(torch.nn.SoftMarginLoss):
 
     def extra_repr(self) -> str:
         """The options that are not their defaults."""
-        defaults = {
-            "reduction": "mean",
-            "empty": nan,
-        }
-        return _shown(self, defaults)
+        return _shown(self, SoftMarginLoss)
 
 
 class KLDivLoss(torch.nn.KLDivLoss):
@@ -551,9 +511,4 @@ class KLDivLoss(torch.nn.KLDivLoss):
 
     def extra_repr(self) -> str:
         """The options that are not their defaults."""
-        defaults = {
-            "reduction": "mean",
-            "log_target": False,
-            "empty": nan,
-        }
-        return _shown(self, defaults)
+        return _shown(self, KLDivLoss)
