@@ -92,6 +92,8 @@ def _cases():
     add("ce last axis", "cross_entropy", [normal(2, 3, 4)], target=classes(2, 3), axis=-1)
     add("ce denominator", "cross_entropy", [x], target=classes(5), denominator=3.0)
     add("ce nothing", "cross_entropy", [x], target=torch.full((5,), -100), empty=0.0)
+    weightless = {"weight": torch.zeros(4), "label_smoothing": 0.1, "z_loss": 0.1}
+    add("ce weightless", "cross_entropy", [x], target=classes(5), empty=0.5, **weightless)
     mask = torch.tensor([True, True, True, False])
     warp = {"temperature": 1.5, "softcap": 3.0, "class_mask": mask}
     add("ce warp", "cross_entropy", [x], target=classes(5, high=3), **warp)

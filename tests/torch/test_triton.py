@@ -422,6 +422,17 @@ def test_nothing():
     loss, grad = K.cross_entropy(torch.ones(3, 5, device=DEVICE), ignored, grad=True)
     assert torch.isnan(loss)
     assert (grad == 0).all()
+    # What smoothing and z-loss have of rows without weight has nothing to be divided by either.
+    loss, grad = K.cross_entropy(
+        torch.ones(3, 5, device=DEVICE),
+        torch.zeros(3, dtype=torch.int64, device=DEVICE),
+        weight=torch.tensor([0.0, 1.0, 1.0, 1.0, 1.0], device=DEVICE),
+        label_smoothing=0.1,
+        z_loss=0.1,
+        grad=True,
+    )
+    assert torch.isnan(loss)
+    assert (grad == 0).all()
 
 
 def test_refusals():

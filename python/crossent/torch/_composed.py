@@ -98,9 +98,7 @@ def reduce(
         return total / losses.numel() if losses.numel() else total + empty
     divisor = counted.sum()
     none = divisor == 0
-    # What smoothing or z-loss has of rows without weight is divided by 0; it has no gradient.
-    edge = (total.detach() / divisor).masked_fill(total == 0, empty)
-    return torch.where(none, edge, total / divisor.masked_fill(none, 1.0))
+    return (total / divisor.masked_fill(none, 1.0)).masked_fill(none, empty)
 
 
 def left_out(x: Tensor, sample_weight: Tensor | None, axis: int | None) -> Tensor:

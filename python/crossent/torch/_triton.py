@@ -439,7 +439,9 @@ def _total_kernel(values, denominator, out, n, count, MEAN: tl.constexpr, BLOCK:
         total += tl.load(values + at, mask=at < n, other=0.0)
     result = tl.sum(total, axis=0)
     if MEAN == "pointer":
-        result = result / tl.load(denominator)
+        # Nothing by nothing: smoothing and z-loss have a part in rows without weight, too.
+        over = tl.load(denominator)
+        result = tl.where(over == 0.0, 0.0, result) / over
     if MEAN == "count":
         result = result / count
     tl.store(out, result)
@@ -553,7 +555,9 @@ def _cross_entropy_kernel(
     if GRAD:
         g = tl.full([ROWS], 1.0, tl.float64)
         if MEAN == "pointer":
-            g = g / tl.load(denominator)
+            # Where nothing counts there is nothing to differentiate.
+            over = tl.load(denominator)
+            g = tl.where(over == 0.0, 0.0, g / over)
         if MEAN == "count":
             g = g / n
         if WARM:
@@ -961,13 +965,16 @@ def cross_entropy(
 
 
 def _rows_of(
-    logits: Tensor, target: Tensor | None, up: tuple[Tensor, Tensor] | None
+    logits: Tensor,
+    target: Tensor | None,
+    up: tuple[Tensor, Tensor] | None,
+    dtype: torch.dtype | None = None,
 ) -> tuple[list[Tensor], Tensor, Tensor | None]:
     """What is one number a row, in the order of the kernel: log-probability, entropy, logsumexp.
     The rank; and the gradient."""
     n, classes = logits.shape
     x = _neighbours(logits)
-    dtype, device = _result_type(logits.dtype), logits.device
+    dtype, device = dtype or _result_type(logits.dtype), logits.device
     counted = 3 if target is not None else 1
     rows = list(torch.empty(counted, n, dtype=dtype, device=device))
     rank = torch.empty(n if target is not None else 0, dtype=torch.int64, device=device)
@@ -1010,6 +1017,13 @@ def token_log_prob(
         grad_output = (grad_output[0].contiguous(), grad_output[1].contiguous())
     (log_prob, entropy, log_sum_exp), rank, slope = _rows_of(logits, target, grad_output)
     return log_prob, entropy, log_sum_exp, rank, slope
+
+
+def wide_log_prob(logits: Tensor, target: Tensor) -> Tensor:
+    """Of each row log p_y, in float64, as the kernel has it."""
+    _check_logits(logits, "logits")
+    _check_indices(target, logits.shape[0])
+    return _rows_of(logits, target, None, torch.float64)[0][0]
 
 
 def kl_divergence_with_logits(
