@@ -1,8 +1,9 @@
 //! The sigmoid family's engine: each element gives a number, and derivatives, of its own.
 //!
 //! A loss of the family is an implementation of [`Pointwise`]: value and derivatives at a vector of
-//! elements, in `f64` lanes whatever the type of the arrays. `f32` arrays are widened in registers:
-//! the passes wait for memory as it is, and a result is rounded once.
+//! elements, in `f64` lanes whatever the type of the arrays, so that a result of `f32` is rounded
+//! once. What a loss can do as well in `f32` lanes, which are twice as many, it does there: the usual
+//! elements, and no others. Which way an element goes depends on it alone, not on its neighbours.
 //!
 //! Elements are seen as rows of classes: a row's numbers are added up where the loss is one a row,
 //! and where it is not each row has one class. A [`Tile`] of them at a time is lent or staged,
@@ -12,8 +13,8 @@ use crate::error::Result;
 use crate::float::Kind;
 use crate::pool;
 use crate::reduce::Upstream;
-use crate::simd::sum::{Compensated, Wide, Wide64, two_sum};
-use crate::simd::{self, Element, Isa, dispatch, splat};
+use crate::simd::sum::{Compensated, Wide, Wide32, Wide64, two_sum};
+use crate::simd::{self, Element, Isa, Lanes, dispatch, splat};
 use crate::view::{Rows, RowsMut, Span, Spans};
 use fearless_simd::prelude::*;
 use std::ops::Range;
@@ -48,6 +49,15 @@ pub(crate) struct Jet<S: Isa> {
     /// The second derivative; of a divergence, which has two arguments, the derivative with respect
     /// to `t`.
     pub(crate) second: S::f64s,
+}
+
+/// A loss and its derivative in `f32` lanes.
+#[derive(Clone, Copy)]
+pub(crate) struct Narrow<S: Isa> {
+    pub(crate) value: S::f32s,
+    pub(crate) first: S::f32s,
+    /// Where they are what they should be; all of it is inside of where the loss is defined.
+    pub(crate) holds: Lanes<S>,
 }
 
 /// An argument of a loss.
@@ -106,6 +116,13 @@ pub(crate) trait Pointwise: Sync {
     /// The loss and its derivatives, in the precision that `F` needs. What a caller does not want
     /// is not computed, as all of it is inlined.
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S>;
+
+    /// The loss and its derivative of `f32` elements in lanes of `f32`, for losses that have such a
+    /// form: of elements without a weight of the positive part, in fused arithmetic.
+    #[inline(always)]
+    fn narrow<S: Isa>(&self, _simd: S, _x: S::f32s, _t: S::f32s) -> Option<Narrow<S>> {
+        None
+    }
 }
 
 /// How much of a [`Jet`] is wanted.
@@ -230,12 +247,13 @@ struct Seeing<S: Isa> {
     /// Of `f64` elements, whose ulp has no room for the roundings of a sum.
     exact: Wide64<S>,
     sum: S::f64s,
+    narrow: Wide32<S>,
     excess: S::f64s,
 }
 
 impl<S: Isa> Seeing<S> {
-    /// Takes a vector of elements, of which the first `live` count; returns the loss and its
-    /// derivatives times the upstream gradient.
+    /// Takes a vector of elements, of which the first `live` count, and what is known of them; returns
+    /// the loss and its derivatives times the upstream gradient.
     #[inline(always)]
     fn take<F: Element, L: Pointwise>(
         &mut self,
@@ -244,6 +262,7 @@ impl<S: Isa> Seeing<S> {
         upstream: f64,
         from: &Sources<'_, F>,
         live: usize,
+        known: Option<([S::f64s; 3], bool)>,
     ) -> [S::f64s; 3] {
         let c = |v: f64| splat::<S, f64>(simd, v);
         let load = |from: &[F]| F::load_f64s::<S>(simd, from);
@@ -257,7 +276,15 @@ impl<S: Isa> Seeing<S> {
             point.x = left_out.select(c(0.0), point.x);
             point.t = left_out.select(c(0.0), point.t);
         }
-        let Jet { mut value, mut first, mut second } = loss.at::<S, F>(simd, &point);
+        let Jet { mut value, mut first, mut second } = match known {
+            Some(([value, first, _], true)) => Jet { value, first, second: c(f64::NAN) },
+            _ => loss.at::<S, F>(simd, &point),
+        };
+        if let Some(([narrow_value, narrow_first, holds], false)) = known {
+            let holds = holds.simd_gt(c(0.0));
+            value = holds.select(narrow_value, value);
+            first = holds.select(narrow_first, first);
+        }
         if let Some([weight, _, own, sample]) = from.weights {
             let (weight, sample) = (load(weight), load(sample));
             // No weight on an infinite loss is nothing.
@@ -291,6 +318,126 @@ impl<S: Isa> Seeing<S> {
     }
 }
 
+/// Takes whole vectors up to the first with an element that is not usual, as [`Pointwise::narrow`] has
+/// it; returns how many elements. Derivatives are multiplied by `scale`.
+#[inline(always)]
+fn take_usual<const WANTED: u8, S: Isa, F: Element, L: Pointwise>(
+    simd: S,
+    loss: &L,
+    scale: f32,
+    (x, t): (&[F], Option<&[F]>),
+    [value, first]: [&mut [F]; 2],
+    sum: &mut Wide32<S>,
+) -> usize {
+    let n = S::f32s::LEN;
+    let (Some(x), Some(value), Some(first)) =
+        (F::as_f32s(x), F::as_f32s_mut(value), F::as_f32s_mut(first))
+    else {
+        return 0;
+    };
+    // A loss without targets does not look at them.
+    let t = t.and_then(F::as_f32s).unwrap_or(x);
+    let (mut so_far, mut taken) = (*sum, 0);
+    for (x, t) in x.chunks_exact(n).zip(t.chunks_exact(n)) {
+        let load = |from: &[f32]| simd::load::<S, f32>(simd, from);
+        let Some(usual) = loss.narrow(simd, load(x), load(t)) else { break };
+        if !usual.holds.all_true() {
+            break;
+        }
+        so_far.add(usual.value);
+        if let Some(to) = value.get_mut(taken..taken + n) {
+            simd::store::<S, f32>(usual.value, to);
+        }
+        if WANTED >= wanted::FIRST
+            && let Some(to) = first.get_mut(taken..taken + n)
+        {
+            simd::store::<S, f32>(usual.first * splat::<S, f32>(simd, scale), to);
+        }
+        taken += n;
+    }
+    *sum = so_far;
+    taken
+}
+
+/// What is known of a whole vector of `f32` lanes: the loss, its derivative, and 1 where they hold;
+/// and whether no other element counts.
+struct Known {
+    lanes: [[f32; 16]; 3],
+    all: bool,
+}
+
+impl Known {
+    /// By [`Pointwise::narrow`], of elements with weights of 1: others would round twice.
+    #[inline(always)]
+    fn of<S: Isa, F: Element, L: Pointwise>(
+        simd: S,
+        loss: &L,
+        from: &Sources<'_, F>,
+    ) -> Option<Self> {
+        let c = |v: f32| splat::<S, f32>(simd, v);
+        let load = |from: &[f32]| simd::load::<S, f32>(simd, from);
+        let x = load(F::as_f32s(from.x)?);
+        let t = from.t.and_then(F::as_f32s).map_or(x, load);
+        let (mut unit, mut left_out) = (c(0.0).simd_eq(c(0.0)), c(0.0).simd_ne(c(0.0)));
+        if let Some([weight, positive, _, sample]) = from.weights {
+            for weight in [weight, positive, sample] {
+                unit &= load(F::as_f32s(weight)?).simd_eq(c(1.0));
+            }
+            left_out = load(F::as_f32s(sample)?).simd_eq(c(0.0));
+            if !unit.any_true() {
+                return None;
+            }
+        }
+        let Narrow { value, first, holds } = loss.narrow(simd, x, t)?;
+        let holds = holds & unit;
+        let mut lanes = [[0.0; 16]; 3];
+        simd::store::<S, f32>(value, &mut lanes[0]);
+        simd::store::<S, f32>(first, &mut lanes[1]);
+        simd::store::<S, f32>(holds.select(c(1.0), c(0.0)), &mut lanes[2]);
+        Some(Self { lanes, all: (holds | left_out).all_true() })
+    }
+
+    /// The part of it from `at` on.
+    #[inline(always)]
+    fn part<S: Isa>(&self, simd: S, at: usize) -> [S::f64s; 3] {
+        let load = |lanes: &[f32; 16]| simd.load_f64s_f32(&lanes[at..at + S::f64s::LEN]);
+        let [value, first, holds] = &self.lanes;
+        [load(value), load(first), load(holds)]
+    }
+}
+
+/// As many elements as `f32` lanes, zeros after the last.
+struct Filled<F> {
+    x: [F; 16],
+    t: [F; 16],
+    weights: [[F; 16]; 4],
+}
+
+impl<F: Element> Filled<F> {
+    #[inline(always)]
+    fn from(from: &Sources<'_, F>, start: usize) -> Self {
+        let fill = |from: &[F]| {
+            let mut lanes = [F::default(); 16];
+            lanes[..from.len() - start].copy_from_slice(&from[start..]);
+            lanes
+        };
+        let none = [F::default(); 16];
+        let weights = from.weights.map_or([none; 4], |all| all.map(fill));
+        Self { x: fill(from.x), t: from.t.map_or(none, fill), weights }
+    }
+}
+
+impl<'b, F> Sources<'b, F> {
+    #[inline(always)]
+    fn part(&self, range: Range<usize>) -> Sources<'b, F> {
+        Sources {
+            x: &self.x[range.clone()],
+            t: self.t.map(|t| &t[range.clone()]),
+            weights: self.weights.map(|all| all.map(|w| &w[range.clone()])),
+        }
+    }
+}
+
 /// Computes a tile: the loss is written where `value` is not empty, derivatives as wanted.
 fn compute<F: Element, L: Pointwise>(
     loss: &L,
@@ -310,54 +457,68 @@ fn compute<F: Element, L: Pointwise>(
         simd.vectorize(
             #[inline(always)]
             || {
-                let n = S::f64s::LEN;
+                let (n, many) = (S::f64s::LEN, S::f32s::LEN);
                 let len = from.x.len();
                 let zero = splat::<S, f64>(simd, 0.0);
-                let mut seeing = Seeing { exact: Wide64::zero(simd), sum: zero, excess: zero };
-                let given = from.weights.filter(|_| !PLAIN);
-                let whole = len - len % n;
-                for at in (0..whole).step_by(n) {
-                    let part = Sources {
-                        x: &from.x[at..at + n],
-                        t: from.t.map(|t| &t[at..at + n]),
-                        weights: given.map(|all| all.map(|w| &w[at..at + n])),
-                    };
-                    let [v, d1, d2] = seeing.take(simd, loss, upstream, &part, n);
-                    if !value.is_empty() {
-                        F::store_f64s(simd, v, &mut value[at..]);
+                let mut seeing = Seeing {
+                    exact: Wide64::zero(simd),
+                    sum: zero,
+                    narrow: Wide32::zero(simd),
+                    excess: zero,
+                };
+                let weights = from.weights.filter(|_| !PLAIN);
+                let from = Sources { weights, ..*from };
+                let scale = upstream as f32;
+                let narrows =
+                    S::FUSED && F::KIND == Kind::F32 && (scale.is_normal() || upstream == 0.0);
+                let upstream = if narrows { f64::from(scale) } else { upstream };
+                let mut start = 0;
+                while start < len {
+                    if PLAIN && narrows && WANTED < wanted::SECOND {
+                        let to = [&mut *value, &mut *first]
+                            .map(|to| to.get_mut(start..).unwrap_or_default());
+                        let from = (&from.x[start..], from.t.map(|t| &t[start..]));
+                        let sum = &mut seeing.narrow;
+                        start += take_usual::<WANTED, S, F, L>(simd, loss, scale, from, to, sum);
                     }
-                    if WANTED >= wanted::FIRST && !first.is_empty() {
-                        F::store_f64s(simd, d1, &mut first[at..]);
+                    if start == len {
+                        break;
                     }
-                    if WANTED >= wanted::SECOND {
-                        F::store_f64s(simd, d2, &mut second[at..]);
-                    }
-                }
-                if whole < len {
-                    // Zeros fill the last vector up: they count nothing, and are nowhere outside.
-                    let fill = |from: &[F]| {
-                        let mut lanes = [F::default(); 8];
-                        lanes[..len - whole].copy_from_slice(&from[whole..]);
-                        lanes
+                    let end = (start + many).min(len);
+                    let filled;
+                    let chunk = if end - start == many {
+                        from.part(start..end)
+                    } else {
+                        // Zeros count nothing, and are nowhere outside.
+                        filled = Filled::from(&from, start);
+                        Sources {
+                            x: &filled.x,
+                            t: from.t.is_some().then_some(&filled.t[..]),
+                            weights: from
+                                .weights
+                                .map(|_| filled.weights.each_ref().map(|w| &w[..])),
+                        }
                     };
-                    let (x, t, weights) =
-                        (fill(from.x), from.t.map(fill), given.map(|w| w.map(fill)));
-                    let part = Sources {
-                        x: &x,
-                        t: t.as_ref().map(|t| &t[..]),
-                        weights: weights.as_ref().map(|all| all.each_ref().map(|w| &w[..])),
-                    };
-                    let jet = seeing.take(simd, loss, upstream, &part, len - whole);
-                    for (v, to) in jet.into_iter().zip([value, first, second]) {
-                        if !to.is_empty() {
-                            let mut lanes = [F::default(); 8];
-                            F::store_f64s(simd, v, &mut lanes);
-                            to[whole..].copy_from_slice(&lanes[..len - whole]);
+                    let known = if narrows { Known::of(simd, loss, &chunk) } else { None };
+                    for at in (0..end - start).step_by(n) {
+                        let live = (end - start - at).min(n);
+                        let known = known.as_ref().map(|known| {
+                            (known.part(simd, at), known.all && WANTED < wanted::SECOND)
+                        });
+                        let part = chunk.part(at..at + n);
+                        let jet = seeing.take(simd, loss, upstream, &part, live, known);
+                        let to = [&mut *value, &mut *first, &mut *second];
+                        for (wanted, (v, to)) in jet.into_iter().zip(to).enumerate() {
+                            if wanted <= WANTED.into() && !to.is_empty() {
+                                let at = start + at;
+                                simd::store_wide(simd, v, &mut to[at..at + live]);
+                            }
                         }
                     }
+                    start = end;
                 }
                 Seen {
-                    sum: seeing.exact.total() + seeing.sum.reduce_sum(),
+                    sum: seeing.exact.total() + seeing.sum.reduce_sum() + seeing.narrow.total(),
                     outside: L::DOMAIN != Domain::Everywhere
                         && seeing.excess.simd_gt(zero).any_true(),
                 }
@@ -378,7 +539,8 @@ fn compute<F: Element, L: Pointwise>(
         (wanted::FIRST, false) => {
             kernel::<{ wanted::FIRST }, false, _, F, L>(s, loss, upstream, from, to)
         }
-        _ => kernel::<{ wanted::SECOND }, false, _, F, L>(s, loss, upstream, from, to),
+        (_, true) => kernel::<{ wanted::SECOND }, true, _, F, L>(s, loss, upstream, from, to),
+        (_, false) => kernel::<{ wanted::SECOND }, false, _, F, L>(s, loss, upstream, from, to),
     })
 }
 

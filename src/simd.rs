@@ -10,6 +10,7 @@
 pub(crate) mod apart;
 pub(crate) mod exp;
 pub(crate) mod expm1;
+pub(crate) mod log;
 pub(crate) mod log1p;
 pub(crate) mod logistic;
 pub(crate) mod sum;
@@ -121,6 +122,9 @@ pub(crate) fn vectorized<R>(f: impl FnOnce() -> R) -> R {
 /// The vector of an [`Element`] on an [`Isa`].
 pub(crate) type V<F, S> = <F as Element>::Lanes<S>;
 
+/// Which lanes of `f32` vectors.
+pub(crate) type Lanes<S> = <<S as Simd>::f32s as SimdBase<S>>::Mask;
+
 /// A [`Real`] with its vectors.
 pub trait Element: Real + SimdFloatElement {
     /// The vector of this type in the widest registers of `S`.
@@ -149,6 +153,10 @@ pub trait Element: Real + SimdFloatElement {
     fn plus<S: Isa>(simd: S, a: Self::Lanes<S>, b: Self::Lanes<S>) -> [Self::Lanes<S>; 2];
     /// `1 / v`, as good as exact to this type.
     fn reciprocal<S: Isa>(simd: S, v: S::f64s) -> S::f64s;
+    /// A slice of `f32`, if it is one.
+    fn as_f32s(slice: &[Self]) -> Option<&[f32]>;
+    /// The same, to write to.
+    fn as_f32s_mut(slice: &mut [Self]) -> Option<&mut [f32]>;
     /// As many numbers as `f64` lanes hold, widened.
     fn load_f64s<S: Isa>(simd: S, src: &[Self]) -> S::f64s;
     /// The reverse of [`Self::load_f64s`].
@@ -197,6 +205,14 @@ impl Element for f32 {
     #[inline(always)]
     fn reciprocal<S: Isa>(simd: S, v: S::f64s) -> S::f64s {
         simd.short_reciprocal_f64(v)
+    }
+    #[inline(always)]
+    fn as_f32s(slice: &[f32]) -> Option<&[f32]> {
+        Some(slice)
+    }
+    #[inline(always)]
+    fn as_f32s_mut(slice: &mut [f32]) -> Option<&mut [f32]> {
+        Some(slice)
     }
     #[inline(always)]
     fn load_f64s<S: Isa>(simd: S, src: &[f32]) -> S::f64s {
@@ -264,6 +280,14 @@ impl Element for f64 {
     #[inline(always)]
     fn reciprocal<S: Isa>(simd: S, v: S::f64s) -> S::f64s {
         splat::<S, f64>(simd, 1.0) / v
+    }
+    #[inline(always)]
+    fn as_f32s(_: &[f64]) -> Option<&[f32]> {
+        None
+    }
+    #[inline(always)]
+    fn as_f32s_mut(_: &mut [f64]) -> Option<&mut [f32]> {
+        None
     }
     #[inline(always)]
     fn load_f64s<S: Isa>(simd: S, src: &[f64]) -> S::f64s {
@@ -665,6 +689,44 @@ pub(crate) fn store_wide<S: Isa, F: Element>(simd: S, v: S::f64s, to: &mut [F]) 
     to.copy_from_slice(&lanes[..n]);
 }
 
+/// A polynomial, coefficients in rising order: four at a time by themselves, then by Horner's rule
+/// in `x^4`, so that a chain of dependent steps is short.
+#[inline(always)]
+pub(crate) fn polynomial<S: Isa, F: Element, const N: usize>(
+    simd: S,
+    of: &[F; N],
+    x: V<F, S>,
+) -> V<F, S> {
+    #[inline(always)]
+    fn pair<S: Isa, F: Element, const N: usize>(
+        simd: S,
+        of: &[F; N],
+        i: usize,
+        x: V<F, S>,
+    ) -> V<F, S> {
+        let low = splat::<S, F>(simd, of[i]);
+        if i + 1 < N { splat::<S, F>(simd, of[i + 1]).mul_add(x, low) } else { low }
+    }
+    #[inline(always)]
+    fn four<S: Isa, F: Element, const N: usize>(
+        simd: S,
+        of: &[F; N],
+        i: usize,
+        [x, square]: [V<F, S>; 2],
+    ) -> V<F, S> {
+        let low = pair(simd, of, i, x);
+        if i + 2 < N { pair(simd, of, i + 2, x).mul_add(square, low) } else { low }
+    }
+    let square = x * x;
+    let fourth = square * square;
+    let last = (N - 1) / 4;
+    let mut p = four(simd, of, 4 * last, [x, square]);
+    for i in (0..last).rev() {
+        p = p.mul_add(fourth, four(simd, of, 4 * i, [x, square]));
+    }
+    p
+}
+
 /// What the rounding of a product took from it: `a b - product`, exactly. Without fused arithmetic by
 /// Veltkamp's splitting and Dekker's product (Numerische Mathematik 18, 1971); NaN where that
 /// overflows.
@@ -734,4 +796,10 @@ pub(crate) fn load<S: Isa, F: Element>(simd: S, src: &[F]) -> V<F, S> {
 #[inline(always)]
 pub(crate) fn store<S: Isa, F: Element>(v: V<F, S>, dst: &mut [F]) {
     v.store_slice(&mut dst[..lanes::<S, F>()]);
+}
+
+/// A unit in the last place of `v`.
+#[cfg(test)]
+pub(crate) fn ulp(v: f32) -> f64 {
+    2f64.powi(((v.abs().to_bits() >> 23) as i32).max(1) - 150)
 }

@@ -456,6 +456,95 @@ def test_gradient_multilabel(reduction, upstream, shape, rng):
     )
 
 
+# Usual elements and others
+
+
+# A function of elements, its target, and values of the input that are usual and that are not.
+ELEMENTWISE = {
+    "with logits": (F.binary_cross_entropy_with_logits, [0, 1, 0.3], "logits"),
+    "with logits, any target": (F.binary_cross_entropy_with_logits, [0, 1, -0.5, 2, np.nan], "logits"),
+    "bce": (F.binary_cross_entropy, [0, 1], "probabilities"),
+    "bce, soft": (F.binary_cross_entropy, [0, 1, 0.3, 1e-40], "probabilities"),
+    "soft margin": (F.soft_margin_loss, [-1, 1], "logits"),
+    "soft margin, any target": (F.soft_margin_loss, [-1, 1, 0.3, 0], "logits"),
+    "focal": (F.sigmoid_focal_loss, [0, 1, 0.3], "logits"),
+    "kl_div": (F.kl_div, [0, 1, 0.3, 1e-40, 1e30], "logits"),
+    "kl_div of logarithms": (
+        lambda x, t, **k: F.kl_div(x, t, log_target=True, **k), [0, -3, -90, -200, -np.inf], "logits"
+    ),
+    "binary entropy": (lambda x, _, reduction, **k: F.binary_entropy(x, **k), [0], "probabilities"),
+    "entropy": (
+        lambda x, _, reduction, **k: F.entropy(x[:, None], axis=1, **k), [0], "probabilities"
+    ),
+}  # fmt: skip
+VALUES = {
+    "logits": [0, -0.0, 1e-40, 79, -79, 81, -90, 104, -200, 1e30, np.inf, -np.inf, np.nan],
+    "probabilities": [0, 1, 1e-40, 1e-37, 1 - 2**-24, 0.5, 2**-0.5, np.nan],
+}
+
+
+@pytest.mark.parametrize("share", [0, 0.02, 0.7], ids=["usual", "mostly usual", "others"])
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_an_element_does_not_depend_on_its_neighbours(name, share, rng):
+    """Nor on what is asked for besides: a vector of usual elements is computed at once."""
+    function, targets, kind = ELEMENTWISE[name]
+    n = 331
+    x = rng.standard_normal(n) * 5 if kind == "logits" else rng.random(n)
+    x = np.where(rng.random(n) < share, rng.choice(VALUES[kind], n), x).astype(np.float32)
+    t = rng.choice(targets, n).astype(np.float32)
+    with np.errstate(all="ignore"):
+        loss, grad = function(x, t, reduction="none", return_grad=True)
+        np.testing.assert_array_equal(function(x, t, reduction="none"), loss)
+        for length in (1, 5, 64, 200):
+            for start in (0, 3, 100):
+                part = slice(start, start + length)
+                got = function(x[part], t[part], reduction="none", return_grad=True)
+                np.testing.assert_array_equal(got[0], loss[part])
+                np.testing.assert_array_equal(np.ravel(got[1]), np.ravel(grad)[part])
+        if name.startswith(("with logits", "soft margin", "focal")):
+            got = function(x, t, reduction="none", return_grad=True, return_hess=True)
+            np.testing.assert_array_equal(got[0], loss)
+            np.testing.assert_array_equal(got[1], grad)
+        # In float64 lanes alone, as other types of targets take it.
+        wide = function(x.astype(np.float64), t.astype(np.float64), reduction="none")
+    finite = np.isfinite(wide)
+    np.testing.assert_array_equal(np.isnan(loss), np.isnan(wide))
+    np.testing.assert_array_equal(loss[~finite], wide[~finite])
+    scale = None
+    if name.startswith("kl_div"):
+        mass = np.exp(t.astype(np.longdouble)) if "log" in name else t.astype(np.longdouble)
+        with np.errstate(all="ignore"):
+            logs = t.astype(np.longdouble) if "log" in name else np.log(t.astype(np.longdouble))
+        scale = (mass * np.maximum(np.abs(np.where(mass == 0, 0, logs)), np.abs(x)))[finite]
+    elif "any target" in name or name == "focal":
+        scale = np.maximum(np.abs(wide), np.abs(x) + 1)[finite]
+    assert_within(loss[finite], wide.astype(np.longdouble)[finite], LOSS_BAR["float32"], scale)
+
+
+@pytest.mark.parametrize("function", [F.sigmoid, F.logsigmoid])
+def test_sigmoids_do_not_depend_on_neighbours(function, rng):
+    x = rng.standard_normal(331) * 5
+    x = np.where(rng.random(331) < 0.1, rng.choice(VALUES["logits"], 331), x).astype(np.float32)
+    whole = function(x)
+    for start, length in ((0, 1), (3, 5), (100, 64), (7, 200)):
+        np.testing.assert_array_equal(function(x[start : start + length]), whole[start : start + length])
+
+
+def test_tiny_upstream_gradients(rng):
+    """Whose product with a derivative is subnormal, or which are no numbers of float32."""
+    x, t = (rng.standard_normal(50) * 3).astype(np.float32), rng.integers(0, 2, 50)
+    want = elements.bce_with_logits(x, t)
+    for g in (1e-30, 1e-38, 1e-42, 1e300, 0.0):
+        _, grad = F.binary_cross_entropy_with_logits(
+            x, t.astype(np.float32), reduction="sum", return_grad=True, grad_output=g
+        )
+        with np.errstate(over="ignore"):
+            exact = want.grad * np.longdouble(g)
+            big = np.abs(exact) > np.finfo(np.float32).max
+            assert_within(grad[~big], exact[~big], GRAD_BAR["float32"])
+        assert np.all(np.isinf(grad[big]))
+
+
 # Layouts, types, lengths, threads
 
 

@@ -11,7 +11,8 @@
 use super::common::Outputs;
 use super::elements::Elements;
 use crate::error::Result;
-use crate::pointwise::{Domain, Jet, Point, Pointwise};
+use crate::pointwise::{Domain, Jet, Narrow, Point, Pointwise};
+use crate::simd::log::{log, log_of_sum};
 use crate::simd::log1p::log_probability;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
@@ -46,6 +47,27 @@ impl Pointwise for OfProbabilities {
         let variance = c(LEAST_VARIANCE).max(p.x * rest);
         let first = (p.x - t) * F::reciprocal::<S>(simd, variance);
         Jet { value, first, second: c(f64::NAN) }
+    }
+
+    /// Of normal numbers below 1, whose logarithms no clamp is for, and targets in [0, 1].
+    #[inline(always)]
+    fn narrow<S: Isa>(&self, simd: S, p: S::f32s, t: S::f32s) -> Option<Narrow<S>> {
+        let c = |v: f32| simd::splat::<S, f32>(simd, v);
+        let (zero, one) = (c(0.0), c(1.0));
+        let rest = one - p;
+        let lost = (one - rest) - p;
+        let is_one = t.simd_eq(one);
+        let value = if (is_one | t.simd_eq(zero)).all_true() {
+            zero - log_of_sum(simd, is_one.select(p, rest), is_one.select(zero, lost))
+        } else {
+            let log_rest = log_of_sum(simd, rest, lost);
+            let other = one - t;
+            let other_lost = (one - other) - t;
+            zero - t.mul_add(log(simd, p), other.mul_add(log_rest, other_lost * log_rest))
+        };
+        let first = (p - t) / c(LEAST_VARIANCE as f32).max(p * rest);
+        let holds = p.simd_ge(c(f32::MIN_POSITIVE)) & p.simd_lt(one);
+        Some(Narrow { value, first, holds: holds & t.simd_ge(zero) & t.simd_le(one) })
     }
 }
 

@@ -16,8 +16,8 @@ use super::common::Outputs;
 use super::elements::Elements;
 use crate::error::Result;
 use crate::float::Kind;
-use crate::pointwise::{Jet, Point, Pointwise};
-use crate::simd::logistic::Logistic;
+use crate::pointwise::{Jet, Narrow, Point, Pointwise};
+use crate::simd::logistic::{self, Logistic};
 use crate::simd::sum::two_sum;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
@@ -60,6 +60,19 @@ impl Pointwise for WithLogits {
         let first = logistic.by_sign(simd, b - small, small - a);
         let second = both * logistic.slope();
         Jet { value, first, second }
+    }
+
+    /// Of finite logits and targets in [0, 1], where the masses add up to 1.
+    #[inline(always)]
+    fn narrow<S: Isa>(&self, simd: S, x: S::f32s, t: S::f32s) -> Option<Narrow<S>> {
+        let c = |v: f32| simd::splat::<S, f32>(simd, v);
+        let logistic = logistic::Narrow::<S>::at(simd, x);
+        let rest = c(1.0) - t;
+        let value = logistic.by_sign(simd, rest, t).mul_add(x.abs(), logistic.log(simd));
+        let small = logistic.small(simd);
+        let first = logistic.by_sign(simd, rest - small, small - t);
+        let holds = logistic.holds(simd) & t.simd_ge(c(0.0)) & t.simd_le(c(1.0));
+        Some(Narrow { value, first, holds })
     }
 }
 

@@ -12,7 +12,8 @@ use super::common::Outputs;
 use super::elements::Elements;
 use super::unit;
 use crate::error::Result;
-use crate::pointwise::{Domain, Jet, Point, Pointwise};
+use crate::pointwise::{Domain, Jet, Narrow, Point, Pointwise};
+use crate::simd::log::log as narrow_log;
 use crate::simd::log1p::log;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
@@ -31,6 +32,17 @@ impl Pointwise for Entropy {
         let value = p.x.simd_eq(c(0.0)).select(c(0.0), c(0.0) - p.x * log);
         let first = -log - c(1.0);
         Jet { value, first, second: c(f64::NAN) }
+    }
+
+    /// Of normal numbers and 0.
+    #[inline(always)]
+    fn narrow<S: Isa>(&self, simd: S, p: S::f32s, _: S::f32s) -> Option<Narrow<S>> {
+        let c = |v: f32| simd::splat::<S, f32>(simd, v);
+        let is_zero = p.simd_eq(c(0.0));
+        let log = is_zero.select(c(f32::NEG_INFINITY), narrow_log(simd, p));
+        let value = is_zero.select(c(0.0), c(0.0) - p * log);
+        let holds = is_zero | (p.simd_ge(c(f32::MIN_POSITIVE)) & p.simd_lt(c(1e18)));
+        Some(Narrow { value, first: -log - c(1.0), holds })
     }
 }
 

@@ -15,7 +15,8 @@ use super::divergence::of_logits;
 use super::elements::Elements;
 use super::js_divergence::compare;
 use crate::error::Result;
-use crate::rows::pairs::{Divergence, Pair, Seen};
+use crate::float::Kind;
+use crate::rows::pairs::{Divergence, Pair, Seen, product};
 use crate::simd::expm1::Apart;
 use crate::simd::sum::two_sum;
 use crate::simd::{self, Element, Isa};
@@ -30,7 +31,7 @@ impl Divergence for JensenShannon {
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, pair: &Pair<S>) -> Seen<S> {
         let c = |v: f64| simd::splat::<S, f64>(simd, v);
-        let Pair { p, q, u: [u, u_low], close, .. } = *pair;
+        let Pair { p, q, lows: [p_low, q_low], u: [u, u_low], close, .. } = *pair;
         let rises = u.simd_gt(c(0.0));
         let (small, large) = (rises.select(p, q), rises.select(q, p));
         // A term is homogeneous: where the ratio is known best, masses are in units of the smaller.
@@ -53,10 +54,19 @@ impl Divergence for JensenShannon {
         let value = rounded.mul_add(jet.second, jet.value);
         let by_small = small.simd_eq(c(0.0)).select(c(0.0), jet.first);
         let by_large = large.simd_eq(c(0.0)).select(c(0.0), jet.second);
-        let d = close.select(small * ratio[0], far[0]);
+        let lows = [rises.select(p_low, q_low), rises.select(q_low, p_low)];
+        let by_ratio = product(simd, [small, lows[0]], ratio);
+        let d = pick(by_ratio, [far[0], far[1] + (lows[1] - lows[0])]);
+        let term = if F::KIND == Kind::F64 {
+            let low = lows[0].mul_add(by_small, lows[1] * by_large);
+            close.select(small.mul_add(value, lows[0] * value), jet.value + low)
+        } else {
+            close.select(small * value, jet.value)
+        };
         Seen {
-            term: close.select(small * value, jet.value),
-            d: rises.select(d, -d),
+            term,
+            stiff: c(0.0),
+            d: d.map(|d| rises.select(d, -d)),
             slopes: [rises.select(by_small, by_large), rises.select(by_large, by_small)],
         }
     }

@@ -12,11 +12,15 @@
 use super::common::Outputs;
 use super::elements::Elements;
 use crate::error::Result;
-use crate::pointwise::{Jet, Point, Pointwise};
-use crate::simd::exp::exp_anywhere;
+use crate::pointwise::{Jet, Narrow, Point, Pointwise};
+use crate::simd::exp::{exp_anywhere, exp_normal};
+use crate::simd::log::log as narrow_log;
 use crate::simd::log1p::log;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
+
+/// Products with numbers below it are finite in `f32`.
+const FAR: f32 = 1e18;
 
 #[derive(Clone, Copy, Debug)]
 struct Divergence<const LOG_TARGET: bool>;
@@ -35,6 +39,21 @@ impl<const LOG_TARGET: bool> Pointwise for Divergence<LOG_TARGET> {
         let nothing = mass.simd_eq(zero) & p.x.simd_eq(p.x);
         let value = nothing.select(zero, mass * (log - p.x));
         Jet { value, first: -mass, second: zero }
+    }
+
+    /// Of finite log-probabilities, and masses that are normal numbers or 0.
+    #[inline(always)]
+    fn narrow<S: Isa>(&self, simd: S, x: S::f32s, t: S::f32s) -> Option<Narrow<S>> {
+        let c = |v: f32| simd::splat::<S, f32>(simd, v);
+        let zero = c(0.0);
+        let (mass, log, normal) = if LOG_TARGET {
+            (exp_normal(simd, t)[0], t, t.abs().simd_lt(c(80.0)))
+        } else {
+            let normal = t.simd_ge(c(f32::MIN_POSITIVE)) & t.simd_lt(c(FAR));
+            (t, narrow_log(simd, t), normal | t.simd_eq(zero))
+        };
+        let value = mass.simd_eq(zero).select(zero, mass * (log - x));
+        Some(Narrow { value, first: -mass, holds: normal & x.abs().simd_lt(c(FAR)) })
     }
 }
 

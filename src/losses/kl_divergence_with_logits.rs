@@ -15,8 +15,10 @@ use super::common::Outputs;
 use super::divergence::of_logits;
 use super::elements::Elements;
 use crate::error::Result;
-use crate::rows::pairs::{Divergence, Pair, Seen};
+use crate::float::Kind;
+use crate::rows::pairs::{Divergence, Pair, Seen, product};
 use crate::simd::expm1::Apart;
+use crate::simd::sum::two_sum;
 use crate::simd::{self, Element, Isa};
 use crate::warp::Warp;
 use fearless_simd::prelude::*;
@@ -29,14 +31,28 @@ impl Divergence for KullbackLeibler {
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, pair: &Pair<S>) -> Seen<S> {
         let c = |v: f64| simd::splat::<S, f64>(simd, v);
-        let Pair { p, q, u: [u, u_low], close, ruled_out } = *pair;
+        let Pair { p, q, lows: [p_low, q_low], u: [u, u_low], close, ruled_out } = *pair;
         let Apart { expm1, excess } = Apart::at::<F>(simd, [u, u_low]);
-        let d = close.select(p * expm1[0], q - p);
-        // Far apart nothing cancels; nor is there a product that overflows.
+        let [by_ratio, by_ratio_low] = product(simd, [p, p_low], expm1);
+        let [apart, apart_low] = two_sum(q, -p);
+        let d = [
+            close.select(by_ratio, apart),
+            close.select(by_ratio_low, apart_low + (q_low - p_low)),
+        ];
+        // Far apart little cancels; nor is there a product that overflows.
         let none = p.simd_eq(c(0.0));
-        let far = none.select(q, d - p * u);
-        let term = ruled_out.select(c(f64::INFINITY), close.select(p * excess, far));
-        Seen { term, d, slopes: [none.select(c(0.0), -u), d] }
+        let [slope, slope_low] = two_sum(-u, c(-1.0));
+        let [near, far] = if F::KIND == Kind::F64 {
+            let low = p_low.mul_add(slope, p.mul_add(slope_low - u_low, q_low));
+            let low = low.simd_eq(low).select(low, c(0.0));
+            [p.mul_add(excess, p_low * excess), p.mul_add(slope, q) + low]
+        } else {
+            [p * excess, p.mul_add(slope, q)]
+        };
+        let far = none.select(q, far);
+        let term = ruled_out.select(c(f64::INFINITY), close.select(near, far));
+        let stiff = close.select(c(0.0), q);
+        Seen { term, d, stiff, slopes: [none.select(c(0.0), -u), d[0]] }
     }
 
     #[inline(always)]
@@ -47,7 +63,7 @@ impl Divergence for KullbackLeibler {
         total: S::f64s,
         _: [S::f64s; 2],
     ) -> [S::f64s; 2] {
-        [pair.p * (seen.slopes[0] - total), seen.d]
+        [pair.p * (seen.slopes[0] - total), seen.d[0]]
     }
 }
 

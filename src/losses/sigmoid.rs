@@ -7,8 +7,8 @@
 use super::common::Outputs;
 use super::elements::Elements;
 use crate::error::Result;
-use crate::pointwise::{Jet, Point, Pointwise};
-use crate::simd::logistic::Logistic;
+use crate::pointwise::{Jet, Narrow, Point, Pointwise};
+use crate::simd::logistic::{self, Logistic};
 use crate::simd::{Element, Isa};
 use crate::view::{View, ViewMut};
 
@@ -20,6 +20,13 @@ impl Pointwise for Sigmoid {
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
         let value = Logistic::<S, F>::at(simd, p.x).sigmoid(simd);
         Jet { value, first: value, second: value }
+    }
+
+    #[inline(always)]
+    fn narrow<S: Isa>(&self, simd: S, x: S::f32s, _: S::f32s) -> Option<Narrow<S>> {
+        let logistic = logistic::Narrow::<S>::at(simd, x);
+        let value = logistic.sigmoid(simd);
+        Some(Narrow { value, first: value, holds: logistic.holds(simd) })
     }
 }
 
@@ -33,6 +40,14 @@ impl Pointwise for LogSigmoid {
         let log = logistic.log(simd);
         let value = logistic.by_sign(simd, -log, p.x - log);
         Jet { value, first: value, second: value }
+    }
+
+    #[inline(always)]
+    fn narrow<S: Isa>(&self, simd: S, x: S::f32s, _: S::f32s) -> Option<Narrow<S>> {
+        let logistic = logistic::Narrow::<S>::at(simd, x);
+        let log = logistic.log(simd);
+        let value = logistic.by_sign(simd, -log, x - log);
+        Some(Narrow { value, first: value, holds: logistic.holds(simd) })
     }
 }
 

@@ -19,7 +19,7 @@ use super::common::Outputs;
 use super::elements::Elements;
 use crate::error::{Error, Result};
 use crate::float::Kind;
-use crate::pointwise::{Jet, Point, Pointwise};
+use crate::pointwise::{Jet, Narrow, Point, Pointwise};
 use crate::simd::exp::Shift;
 use crate::simd::log1p::log_probability;
 use crate::simd::logistic::Logistic;
@@ -94,6 +94,13 @@ impl Pointwise for Options {
             first: power * first,
             second: power * (second + times(curve, entropy.value)),
         })
+    }
+
+    /// Of a loss without focus or balance: powers take more bits than `f32` has.
+    #[inline(always)]
+    fn narrow<S: Isa>(&self, simd: S, x: S::f32s, t: S::f32s) -> Option<Narrow<S>> {
+        let plain = self.gamma == 0.0 && self.alpha < 0.0;
+        if plain { WithLogits.narrow(simd, x, t) } else { None }
     }
 }
 

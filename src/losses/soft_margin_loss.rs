@@ -13,8 +13,8 @@ use super::common::Outputs;
 use super::elements::Elements;
 use crate::error::Result;
 use crate::float::Kind;
-use crate::pointwise::{Jet, Point, Pointwise};
-use crate::simd::logistic::Logistic;
+use crate::pointwise::{Jet, Narrow, Point, Pointwise};
+use crate::simd::logistic::{self, Logistic};
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
 
@@ -36,6 +36,19 @@ impl Pointwise for SoftMargin {
         let log = logistic.log(simd);
         let value = logistic.by_sign(simd, log, log - z);
         Jet { value, first: -p.t * logistic.against(simd), second: p.t * p.t * logistic.slope() }
+    }
+
+    /// Of targets 1 and -1, with which products are exact.
+    #[inline(always)]
+    fn narrow<S: Isa>(&self, simd: S, x: S::f32s, t: S::f32s) -> Option<Narrow<S>> {
+        let c = |v: f32| simd::splat::<S, f32>(simd, v);
+        let z = t * x;
+        let logistic = logistic::Narrow::<S>::at(simd, z);
+        let log = logistic.log(simd);
+        let value = logistic.by_sign(simd, log, log - z);
+        let first = -t * logistic.against(simd);
+        let holds = logistic.holds(simd) & t.abs().simd_eq(c(1.0));
+        Some(Narrow { value, first, holds })
     }
 }
 

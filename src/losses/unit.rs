@@ -3,7 +3,7 @@
 use super::common::Outputs;
 use super::elements::Elements;
 use crate::error::{Error, Result};
-use crate::pointwise::{Domain, Jet, Point, Pointwise};
+use crate::pointwise::{Domain, Jet, Narrow, Point, Pointwise};
 use crate::simd::{self, Element, Isa};
 
 /// A unit of information, in nats.
@@ -50,6 +50,12 @@ impl<L: Pointwise> Pointwise for Measured<L> {
             first: self.unit.count(simd, first),
             second: self.unit.count(simd, second),
         }
+    }
+
+    /// Of nats: another unit takes a rounding more.
+    #[inline(always)]
+    fn narrow<S: Isa>(&self, simd: S, x: S::f32s, t: S::f32s) -> Option<Narrow<S>> {
+        if self.unit.0 == 1.0 { self.of.narrow(simd, x, t) } else { None }
     }
 }
 

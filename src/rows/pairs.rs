@@ -43,11 +43,24 @@ const PARALLEL: usize = 32 << 10;
 /// Times that `K` is mended at most: the first leaves what rounding leaves.
 const TRIES: usize = 3;
 
+/// `m r` and what its rounding took, of numbers in two parts.
+#[inline(always)]
+pub(crate) fn product<S: Isa>(
+    simd: S,
+    [m, m_low]: [S::f64s; 2],
+    [r, r_low]: [S::f64s; 2],
+) -> [S::f64s; 2] {
+    let product = m * r;
+    [product, m.mul_add(r_low, m_low.mul_add(r, simd::lost(simd, m, r, product)))]
+}
+
 /// Two masses of one class.
 #[derive(Clone, Copy)]
 pub(crate) struct Pair<S: Isa> {
     pub(crate) p: S::f64s,
     pub(crate) q: S::f64s,
+    /// What the roundings of `p` and of `q` took, which only `F = f64` heeds.
+    pub(crate) lows: [S::f64s; 2],
     /// `log(q / p)`, and what its rounding took; 0 where neither has any mass.
     pub(crate) u: [S::f64s; 2],
     /// Whether `u` is within [-2, 2], where [`Apart`](crate::simd::expm1::Apart) knows `exp(u) - 1`.
@@ -61,8 +74,11 @@ pub(crate) struct Pair<S: Isa> {
 pub(crate) struct Seen<S: Isa> {
     /// The term of the class.
     pub(crate) term: S::f64s,
-    /// `q - p`.
-    pub(crate) d: S::f64s,
+    /// `q - p`, and what its rounding took, which only `F = f64` heeds.
+    pub(crate) d: [S::f64s; 2],
+    /// What of `q` does not follow as `u` moves in the term: 0 of a divergence that is least where
+    /// masses agree, as it is computed.
+    pub(crate) stiff: S::f64s,
     /// The derivatives of the term with respect to `p` and to `q`; 0 without a mass.
     pub(crate) slopes: [S::f64s; 2],
 }
@@ -501,30 +517,31 @@ impl<S: Isa, F: Element> Softmaxes<S, F> {
         };
         let (sum_a, log_a) = with_top::<S, F>(simd, &shifts[0], max[0], total(0));
         let (sum_b, log_b) = with_top::<S, F>(simd, &shifts[1], max[1], total(1));
-        let k = [log_b - log_a, c(0.0)];
+        let k = two_sum(log_b, -log_a);
         Some(Self { shifts, sums: [sum_a, sum_b], max, k, precision: std::marker::PhantomData })
     }
 
-    /// The mass of a class with a logit of the first or second array.
+    /// The mass of a class with a logit of the first or second array, and for `F = f64` what its
+    /// rounding took.
     #[inline(always)]
-    fn mass(&self, simd: S, of: usize, x: S::f64s) -> S::f64s {
+    fn mass(&self, simd: S, of: usize, x: S::f64s) -> [S::f64s; 2] {
         let [e, e_low] = exp_in_two::<S, F>(simd, &self.shifts[of], x);
         let [sum, sum_low] = self.sums[of];
         if F::KIND == Kind::F32 {
-            return e * sum;
+            return [e * sum, splat::<S, f64>(simd, 0.0)];
         }
         let p = e / sum;
         // What the division is short of.
         let product = p * sum;
         let left = (e - product) - simd::lost(simd, p, sum, product);
-        p + (left + (-p).mul_add(sum_low, e_low)) / sum
+        two_sum(p, (left + (-p).mul_add(sum_low, e_low)) / sum)
     }
 
     /// What is known of classes with logits `a` and `b`.
     #[inline(always)]
     fn pair(&self, simd: S, [a, b]: [S::f64s; 2]) -> Pair<S> {
         let c = |v: f64| splat::<S, f64>(simd, v);
-        let (p, q) = (self.mass(simd, 0, a), self.mass(simd, 1, b));
+        let ([p, p_low], [q, q_low]) = (self.mass(simd, 0, a), self.mass(simd, 1, b));
         // Gaps to the maxima, which are 0 at the top: there u is the difference of logarithms alone.
         let [of_a, of_b] = [two_sum(a, -self.max[0]), two_sum(b, -self.max[1])];
         let far = of_b[0] - of_a[0];
@@ -542,6 +559,7 @@ impl<S: Isa, F: Element> Softmaxes<S, F> {
         Pair {
             p,
             q,
+            lows: [p_low, q_low],
             u: [u, (finite & !neither).select(sum_low, c(0.0))],
             close: u.abs().simd_le(c(2.0)),
             ruled_out: b.simd_eq(none) & a.simd_gt(none),
@@ -565,25 +583,30 @@ impl<S: Isa, F: Element> Softmaxes<S, F> {
         for again in 1..=TRIES {
             let mut total = Sums::<S, F>::zero(simd);
             let mut means = [total; 2];
-            let mut surplus = total;
+            let (mut surplus, mut stiff) = (total, c(0.0));
             for k in 0..block.vectors::<ALONG, S>() {
                 let pair = self.pair(simd, block.load::<ALONG, S>(simd, k, at));
                 let seen = divergence.at::<S, F>(simd, &pair);
                 total.add(seen.term);
-                surplus.add(seen.d);
+                surplus.add(seen.d[0]);
+                if F::KIND == Kind::F64 {
+                    surplus.add(seen.d[1]);
+                    stiff += seen.stiff;
+                }
                 if DERIVES && D::MEANS {
                     means[0].add(pair.p * seen.slopes[0]);
                     means[1].add(pair.q * seen.slopes[1]);
                 }
             }
             let total = total.total::<ALONG>(simd);
-            divergences = open.select(total, divergences);
             for (all, mean) in all_means.iter_mut().zip(means) {
                 *all = open.select(mean.total::<ALONG>(simd), *all);
             }
             let s = surplus.total::<ALONG>(simd);
             let known = open & s.abs().simd_lt(c(0.5));
             let step = known.select(log1p(simd, s, c(0.0)), c(0.0));
+            let stiff = if ALONG { c(stiff.reduce_sum()) } else { stiff };
+            divergences = open.select(step.mul_add(stiff, total), divergences);
             let [k, lost] = two_sum(self.k[0], step);
             self.k = [k, self.k[1] + lost];
             // Means are not least anywhere: they are taken once more.

@@ -10,9 +10,9 @@
 //!
 //! where the first bracket is 0 for `k = 0`, and elsewhere not small against what is subtracted.
 
-use super::log1p::{LN2_HIGH, LN2_LOW, SERIES, octave, polynomial};
+use super::log1p::{LN2_HIGH, LN2_LOW, SERIES, octave};
 use super::sum::two_sum;
-use super::{Element, Isa, lost, splat};
+use super::{Element, Isa, lost, polynomial, splat};
 use crate::float::Kind;
 use fearless_simd::prelude::*;
 
@@ -69,21 +69,23 @@ pub(crate) fn apart<S: Isa, F: Element>(
     let f = at_home.select(y, f);
     let short = near_short * unit;
     let correction = at_home.select(short, ratio_short) / ratio;
-    let half_square = c(0.5) * f * f;
+    let half_square = c(0.5) * (f * f);
     let s = f / (f + c(2.0));
     let z = s * s;
-    let series = s * polynomial(simd, &SERIES, z).mul_add(z, half_square);
+    let series = s * polynomial::<S, f64, _>(simd, &SERIES, z).mul_add(z, half_square);
     let little = k.mul_add(c(LN2_LOW), correction);
     let log = k.mul_add(c(LN2_HIGH), f - (half_square - (series + little)));
 
-    let (first, first_lost) = if wide {
+    let excess = if wide {
         let [a, a_lost] = two_sum(y, -(k * c(LN2_HIGH)));
         let [b, b_lost] = two_sum(a, -f);
-        (b, a_lost + b_lost)
+        let [sum, sum_lost] = two_sum(b, half_square);
+        let square_lost = c(0.5) * lost(simd, f, f, f * f);
+        let all_lost = (a_lost + b_lost) + (sum_lost + square_lost);
+        sum + ((all_lost + (short - little)) - series)
     } else {
-        (y - k * c(LN2_HIGH) - f, zero)
+        (y - k * c(LN2_HIGH) - f) + (half_square - series - little)
     };
-    let excess = first + ((half_square - series) + (first_lost + short - little));
     // Beyond this the logarithm adds nothing to y, and neither does p.
     let term = y.simd_gt(c(2f64.powi(60))).select(d, p * excess);
 

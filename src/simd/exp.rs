@@ -326,6 +326,16 @@ impl<S: Isa, F: Element> Shift<S, F> {
     }
 }
 
+/// `exp(x)` in `f32` lanes, where it is a normal number, to 1.1 ulp; and what its last rounding took.
+#[inline(always)]
+pub(crate) fn exp_normal<S: Isa>(simd: S, x: S::f32s) -> [S::f32s; 2] {
+    let zero = splat::<S, f32>(simd, 0.0);
+    let shift = Shift::<S, f32>::new(simd, zero, zero);
+    let [s, p] = shift.factors(simd, f32::exp_constants::<S>(), x);
+    let e = s.mul_add(p, s);
+    [e, s.mul_add(p, s - e)]
+}
+
 /// `exp(x)` for any `x` at all, in the precision that `F` needs, rounded once where it is subnormal.
 /// [`Shift`] is for arguments that are bounded above: beyond its range it answers any number.
 #[inline(always)]

@@ -21,7 +21,7 @@
 //!
 //! where `k = 0` has `others` itself for the numerator.
 
-use super::{Element, Isa, lost, splat};
+use super::{Element, Isa, lost, polynomial, splat};
 use crate::float::Kind;
 use fearless_simd::SimdBase;
 use fearless_simd::prelude::*;
@@ -93,7 +93,7 @@ fn log_ratio<S: Isa>(simd: S, others: S::f64s, top: S::f64s) -> S::f64s {
     let over = k.simd_eq(c(simd, 0.0)).select(others, sum - t);
     let s = over / (sum + t);
     let z = s * s;
-    let r = polynomial(simd, &ARTANH, z);
+    let r = polynomial::<S, f64, _>(simd, &ARTANH, z);
     let log = s.mul_add(r.mul_add(z, c(simd, 2.0)), k * c(simd, std::f64::consts::LN_2));
     // Neither infinity nor NaN went through the bits unharmed.
     others.simd_lt(c(simd, f64::INFINITY)).select(log, others)
@@ -159,7 +159,7 @@ pub(crate) fn log<S: Isa, F: Element>(simd: S, u: S::f64s) -> S::f64s {
 #[inline(always)]
 fn short_log<S: Isa>(simd: S, u: S::f64s, less_one: S::f64s) -> S::f64s {
     let (k, f, _) = octave(simd, u, less_one);
-    let p = polynomial(simd, &SHORT, f);
+    let p = polynomial::<S, f64, _>(simd, &SHORT, f);
     k.mul_add(c(simd, std::f64::consts::LN_2), p * f)
 }
 
@@ -213,38 +213,9 @@ fn log_exact<S: Isa>(
     let half_square = c(simd, 0.5) * f * f;
     let s = f / (f + c(simd, 2.0));
     let z = s * s;
-    let r = polynomial(simd, &SERIES, z);
+    let r = polynomial::<S, f64, _>(simd, &SERIES, z);
     let tail = s.mul_add(half_square + r * z, k.mul_add(c(simd, LN2_LOW), correction));
     k.mul_add(c(simd, LN2_HIGH), f - (half_square - tail))
-}
-
-/// A polynomial, coefficients in rising order: four at a time by themselves, then by Horner's rule
-/// in `x^4`, so that a chain of dependent steps is short.
-#[inline(always)]
-pub(super) fn polynomial<S: Isa, const N: usize>(simd: S, of: &[f64; N], x: S::f64s) -> S::f64s {
-    #[inline(always)]
-    fn pair<S: Isa, const N: usize>(simd: S, of: &[f64; N], i: usize, x: S::f64s) -> S::f64s {
-        let low = c(simd, of[i]);
-        if i + 1 < N { c(simd, of[i + 1]).mul_add(x, low) } else { low }
-    }
-    #[inline(always)]
-    fn four<S: Isa, const N: usize>(
-        simd: S,
-        of: &[f64; N],
-        i: usize,
-        [x, square]: [S::f64s; 2],
-    ) -> S::f64s {
-        let low = pair(simd, of, i, x);
-        if i + 2 < N { pair(simd, of, i + 2, x).mul_add(square, low) } else { low }
-    }
-    let square = x * x;
-    let fourth = square * square;
-    let last = (N - 1) / 4;
-    let mut p = four(simd, of, 4 * last, [x, square]);
-    for i in (0..last).rev() {
-        p = p.mul_add(fourth, four(simd, of, 4 * i, [x, square]));
-    }
-    p
 }
 
 #[inline(always)]

@@ -6,12 +6,12 @@
 //! sigmoid(-|x|) = e / (1 + e),    sigmoid(|x|) = 1 / (1 + e),    softplus(-|x|) = log(1 + e)
 //! ```
 //!
-//! are ratios and a logarithm of positive numbers: nothing cancels. `f64` lanes, in what precision
-//! the type of the caller's numbers needs.
+//! are ratios and a logarithm of positive numbers: nothing cancels. In `f64` lanes, in what precision
+//! the type of the caller's numbers needs; and, where `e` is a normal number of it, in `f32` lanes.
 
-use super::exp::Shift;
-use super::log1p::{log1p, polynomial};
-use super::{Element, Isa, splat};
+use super::exp::{Shift, exp_normal};
+use super::log1p::log1p;
+use super::{Element, Isa, Lanes, polynomial, splat};
 use crate::float::Kind;
 use fearless_simd::prelude::*;
 
@@ -83,7 +83,7 @@ impl<S: Isa, F: Element> Logistic<S, F> {
         if F::KIND == Kind::F64 {
             return log1p(simd, e, low);
         }
-        polynomial(simd, &SHORT, e) * e
+        polynomial::<S, f64, _>(simd, &SHORT, e) * e
     }
 
     /// `a` where `x > 0`, else `b`; `b` at a NaN.
@@ -108,5 +108,149 @@ impl<S: Isa, F: Element> Logistic<S, F> {
     #[inline(always)]
     pub(crate) fn slope(&self) -> S::f64s {
         self.small() * self.large
+    }
+}
+
+/// Of `(log(1 + e) - e) / e^2` in [0, 1]: relative error of the logarithm 2^-27.5.
+const NARROW: [f32; 9] = [
+    -0.499_999_3,
+    0.333_304_64,
+    -0.249_580_2,
+    0.196_921_21,
+    -0.153_449_77,
+    0.106_613_71,
+    -0.057_460_483,
+    0.020_088_46,
+    -0.003_291_074_2,
+];
+
+/// The logistic function in `f32` lanes, [where it holds](Narrow::holds).
+#[derive(Clone, Copy)]
+pub(crate) struct Narrow<S: Isa> {
+    x: S::f32s,
+    /// `exp(-|x|)`, and what its last rounding took.
+    e: [S::f32s; 2],
+}
+
+impl<S: Isa> Narrow<S> {
+    #[inline(always)]
+    pub(crate) fn at(simd: S, x: S::f32s) -> Self {
+        Self { x, e: exp_normal(simd, -x.abs()) }
+    }
+
+    /// Where the exponential is normal, and so is what few factors make of it.
+    #[inline(always)]
+    pub(crate) fn holds(&self, simd: S) -> Lanes<S> {
+        self.x.abs().simd_lt(splat::<S, f32>(simd, 80.0))
+    }
+
+    /// `log(1 + exp(-|x|))`.
+    #[inline(always)]
+    pub(crate) fn log(&self, simd: S) -> S::f32s {
+        let [e, low] = self.e;
+        // What the rounding of e took counts by 1 / (1 + e), to a tenth.
+        let low = (e * splat::<S, f32>(simd, -0.5)).mul_add(low, low);
+        (polynomial::<S, f32, _>(simd, &NARROW, e) * e).mul_add(e, low) + e
+    }
+
+    /// `a` where `x > 0`, else `b`.
+    #[inline(always)]
+    pub(crate) fn by_sign(&self, simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
+        self.x.simd_gt(splat::<S, f32>(simd, 0.0)).select(a, b)
+    }
+
+    /// `sigmoid(-|x|)`.
+    #[inline(always)]
+    pub(crate) fn small(&self, simd: S) -> S::f32s {
+        let [e, _] = self.e;
+        e / (e + splat::<S, f32>(simd, 1.0))
+    }
+
+    /// `sigmoid(-x)`.
+    #[inline(always)]
+    pub(crate) fn against(&self, simd: S) -> S::f32s {
+        let ([e, _], one) = (self.e, splat::<S, f32>(simd, 1.0));
+        self.by_sign(simd, e, one) / (e + one)
+    }
+
+    /// `sigmoid(x)`, to an ulp: with what the roundings of the exponential, of `1 + e` and of the
+    /// division took.
+    #[inline(always)]
+    pub(crate) fn sigmoid(&self, simd: S) -> S::f32s {
+        let c = |v: f32| splat::<S, f32>(simd, v);
+        let [e, low] = self.e;
+        let sum = e + c(1.0);
+        let sum_low = (e - (sum - c(1.0))) + low;
+        let (over, over_low) = (self.by_sign(simd, c(1.0), e), self.by_sign(simd, c(0.0), low));
+        let inverse = c(1.0) / sum;
+        let ratio = over * inverse;
+        let left = (-ratio).mul_add(sum, over) + (-ratio).mul_add(sum_low, over_low);
+        left.mul_add(inverse, ratio)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::{self, Level, dispatch};
+
+    /// `log(1 + exp(-|x|))`, `sigmoid(-|x|)` and `sigmoid(x)` of whole vectors.
+    fn all(level: Level, x: &[f32]) -> Vec<[f32; 3]> {
+        #[inline(never)]
+        fn kernel<S: Isa>(simd: S, x: &[f32]) -> Vec<[f32; 3]> {
+            simd.vectorize(
+                #[inline(always)]
+                || {
+                    let n = S::f32s::LEN;
+                    let mut all = Vec::with_capacity(x.len());
+                    for x in x.chunks_exact(n) {
+                        let at = Narrow::at(simd, simd::load::<S, f32>(simd, x));
+                        let three = [at.log(simd), at.small(simd), at.sigmoid(simd)];
+                        all.extend((0..n).map(|i| three.map(|v| v[i])));
+                    }
+                    all
+                },
+            )
+        }
+        dispatch!(level, s => kernel(s, x))
+    }
+
+    /// Asserts the bars at every `step`th number.
+    fn assert_narrow(step: usize) {
+        for name in ["avx512", "avx2", "baseline"] {
+            let level = Level::at_most(name).unwrap();
+            let bits: Vec<u32> = (0..80f32.to_bits()).step_by(step).collect();
+            let mut worst = [(0.0, 0.0); 3];
+            for bits in bits.chunks(2048) {
+                let mut x: Vec<_> = bits.iter().map(|&bits| f32::from_bits(bits)).collect();
+                x.extend(bits.iter().map(|&bits| -f32::from_bits(bits)));
+                x.resize(4096, 1.0);
+                for (x, got) in x.iter().zip(all(level, &x)) {
+                    let (e, wide) = (f64::from(-x.abs()).exp(), f64::from(*x));
+                    let want = [e.ln_1p(), e / (1.0 + e), 1.0 / (1.0 + (-wide).exp())];
+                    for ((worst, got), want) in worst.iter_mut().zip(got).zip(want) {
+                        let error = (f64::from(got) - want).abs() / simd::ulp(want as f32);
+                        if error > worst.0 {
+                            *worst = (error, *x);
+                        }
+                    }
+                }
+            }
+            println!("logistic {name}: {worst:.3?}");
+            for (worst, bar) in worst.iter().zip([2.0, 2.5, 1.5]) {
+                assert!(worst.0 < bar, "{name}: {worst:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn narrow_within_bars() {
+        assert_narrow(499);
+    }
+
+    #[test]
+    #[ignore = "two billion values: make exhaustive"]
+    fn exhaustive_f32() {
+        assert_narrow(1);
     }
 }
