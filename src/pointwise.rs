@@ -518,7 +518,11 @@ fn compute<F: Element, L: Pointwise>(
                     start = end;
                 }
                 Seen {
-                    sum: seeing.exact.total() + seeing.sum.reduce_sum() + seeing.narrow.total(),
+                    sum: if F::KIND == Kind::F64 {
+                        seeing.exact.total()
+                    } else {
+                        seeing.sum.reduce_sum() + seeing.narrow.total()
+                    },
                     outside: L::DOMAIN != Domain::Everywhere
                         && seeing.excess.simd_gt(zero).any_true(),
                 }

@@ -451,8 +451,12 @@ fn token_log_prob<'py>(
     return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
+    wide: bool,
 ) -> PyResult<Tokenwise<'py>> {
-    guarded(|| tokens(input, target, axis, &warp_of(warp)?, (return_grad, grad_output, grad_out)))
+    guarded(|| {
+        let gradient = (return_grad, grad_output, grad_out);
+        tokens(input, target, axis, &warp_of(warp)?, gradient, wide)
+    })
 }
 
 /// A map of each element, into `out` where it is given.
@@ -550,7 +554,7 @@ fn logsumexp<'py>(
         let axis = class_axis("input", input.shape(), Some(axis))?;
         let mut shape = input.shape().to_vec();
         shape.remove(axis);
-        let out = input.losses(&shape)?;
+        let out = input.losses(&shape, false)?;
         let warp = warp_of(warp)?;
         let (view, warp, to) = (input.view()?, warp.view()?, out.view_mut()?);
         detached(py, |interrupted| {

@@ -460,9 +460,10 @@ def test_gradient_multilabel(reduction, upstream, shape, rng):
 
 
 # A function of elements, its target, and values of the input that are usual and that are not.
+WITH_LOGITS = F.binary_cross_entropy_with_logits
 ELEMENTWISE = {
-    "with logits": (F.binary_cross_entropy_with_logits, [0, 1, 0.3], "logits"),
-    "with logits, any target": (F.binary_cross_entropy_with_logits, [0, 1, -0.5, 2, np.nan], "logits"),
+    "with logits": (WITH_LOGITS, [0, 1, 0.3], "logits"),
+    "with logits, any target": (WITH_LOGITS, [0, 1, -0.5, 2, np.nan], "logits"),
     "bce": (F.binary_cross_entropy, [0, 1], "probabilities"),
     "bce, soft": (F.binary_cross_entropy, [0, 1, 0.3, 1e-40], "probabilities"),
     "soft margin": (F.soft_margin_loss, [-1, 1], "logits"),
@@ -470,7 +471,9 @@ ELEMENTWISE = {
     "focal": (F.sigmoid_focal_loss, [0, 1, 0.3], "logits"),
     "kl_div": (F.kl_div, [0, 1, 0.3, 1e-40, 1e30], "logits"),
     "kl_div of logarithms": (
-        lambda x, t, **k: F.kl_div(x, t, log_target=True, **k), [0, -3, -90, -200, -np.inf], "logits"
+        lambda x, t, **k: F.kl_div(x, t, log_target=True, **k),
+        [0, -3, -90, -200, -np.inf],
+        "logits",
     ),
     "binary entropy": (lambda x, _, reduction, **k: F.binary_entropy(x, **k), [0], "probabilities"),
     "entropy": (
@@ -527,7 +530,8 @@ def test_sigmoids_do_not_depend_on_neighbours(function, rng):
     x = np.where(rng.random(331) < 0.1, rng.choice(VALUES["logits"], 331), x).astype(np.float32)
     whole = function(x)
     for start, length in ((0, 1), (3, 5), (100, 64), (7, 200)):
-        np.testing.assert_array_equal(function(x[start : start + length]), whole[start : start + length])
+        part = slice(start, start + length)
+        np.testing.assert_array_equal(function(x[part]), whole[part])
 
 
 def test_tiny_upstream_gradients(rng):

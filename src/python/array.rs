@@ -211,10 +211,10 @@ impl<'py> Array<'py> {
         })
     }
 
-    /// A new array of the losses' type.
-    pub(super) fn losses(&self, shape: &[usize]) -> PyResult<Self> {
+    /// A new array of the losses' type, or of `f64` where that is `wide`.
+    pub(super) fn losses(&self, shape: &[usize], wide: bool) -> PyResult<Self> {
         let py = self.array.py();
-        let kind = if self.format.kind == Kind::F64 { Kind::F64 } else { Kind::F32 };
+        let kind = if wide || self.format.kind == Kind::F64 { Kind::F64 } else { Kind::F32 };
         let dtype = if kind == Kind::F64 {
             numpy_attribute!(py, "float64")?
         } else {

@@ -466,7 +466,7 @@ impl<'py> ElementCall<'py> {
 pub(super) type Tokenwise<'py> = (Vec<Bound<'py, PyAny>>, Option<Bound<'py, PyAny>>);
 
 /// Everything about the targets of rows: `log_prob`, `entropy`, `logsumexp` and `rank`, and the
-/// gradient where it is wanted.
+/// gradient where it is wanted. Numbers are as the kernel has them, in `f64`, where they are `wide`.
 pub(super) fn tokens<'py>(
     input: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
@@ -477,6 +477,7 @@ pub(super) fn tokens<'py>(
         Option<&Bound<'py, PyAny>>,
         Option<&Bound<'py, PyAny>>,
     ),
+    wide: bool,
 ) -> PyResult<Tokenwise<'py>> {
     let py = input.py();
     let input = Array::floats("input", input)?;
@@ -517,7 +518,7 @@ pub(super) fn tokens<'py>(
         grad.refuse_overlap("grad_out", &fixed, true)?;
     }
     let [log_prob, entropy, logsumexp] =
-        [input.losses(&rows)?, input.losses(&rows)?, input.losses(&rows)?];
+        [input.losses(&rows, wide)?, input.losses(&rows, wide)?, input.losses(&rows, wide)?];
     let rank = Array::indices(py, &rows)?;
     let call = Tokens {
         input: input.view()?,
@@ -607,7 +608,7 @@ fn answer<'py>(
         second.refuse_overlap("grad_out[1]", others, true)?;
         second.refuse_overlap("grad_out[1]", &[("grad_out[0]", grad)], false)?;
     }
-    let losses = losses.map(|shape| input.losses(shape)).transpose()?;
+    let losses = losses.map(|shape| input.losses(shape, false)).transpose()?;
     let outputs = Outputs {
         losses: losses.as_ref().map(Array::view_mut).transpose()?,
         grad: grad.as_ref().map(Array::view_mut).transpose()?,

@@ -11,6 +11,7 @@ except ImportError as error:
     raise ImportError("crossent.torch needs torch: pip install crossent[torch]") from error
 
 from crossent.torch import functional
+from crossent.torch._parallel import vocab_parallel_cross_entropy
 from crossent.torch.functional import (
     TokenLogProb,
     binary_cross_entropy,
@@ -76,4 +77,5 @@ __all__ = [
     "soft_margin_loss",
     "softmax",
     "token_log_prob",
+    "vocab_parallel_cross_entropy",
 ]

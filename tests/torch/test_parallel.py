@@ -1,0 +1,183 @@
+"""A vocabulary spread over processes: real ones, over gloo."""
+
+import math
+import tempfile
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from options import cross_entropy as reference_of_options
+from reference import GRAD_BAR, LOSS_BAR, assert_within, cross_entropy
+
+from crossent import torch as ct
+
+SIZES = {2: [5, 12], 3: [1, 30, 7]}
+"""Of the slices, by how many processes there are."""
+
+
+def problems():
+    """Logits and options, by name; targets are of 8 rows."""
+    g = torch.Generator().manual_seed(5)
+
+    def normal(classes, scale=3.0):
+        return torch.randn(8, classes, generator=g, dtype=torch.float64) * scale
+
+    def targets(classes):
+        return torch.randint(0, classes, (8,), generator=g)
+
+    for ranks, sizes in SIZES.items():
+        classes = sum(sizes)
+        for kind, scale in (("usual", 3.0), ("confident", 60.0), ("large", 1e4)):
+            x = normal(classes, scale)
+            for reduction in ("mean", "sum", "none"):
+                yield ranks, f"{kind} {reduction}", x, targets(classes), {"reduction": reduction}
+        x, y = normal(classes, 20.0), normal(classes, 20.0).argmax(1)
+        yield ranks, "right", x, x.argmax(1), {"reduction": "none"}
+        yield ranks, "tied", torch.ones_like(x), y, {"reduction": "none"}
+        ignoring = y.clone()
+        ignoring[2] = ignoring[5] = -100
+        yield ranks, "ignored", x, ignoring, {}
+        yield ranks, "all ignored", x, torch.full((8,), -100), {"empty": 0.25}
+        yield ranks, "smoothed", x / 10, ignoring, {"label_smoothing": 0.1}
+        yield ranks, "smoothed whole", x / 10, y, {"label_smoothing": 1.0, "reduction": "sum"}
+        yield ranks, "z-loss", x / 10, ignoring, {"z_loss": 0.05, "label_smoothing": 0.2}
+        weight = torch.tensor([1.0, 0.0, 2.0, 0.5, 1.0, 3.0, 1.0, 1.0])
+        yield ranks, "weighted", x, y, {"sample_weight": weight}
+        yield ranks, "divided", x, y, {"denominator": 3.0}
+
+
+def run(rank, ranks, folder, dtype):
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(Path(folder) / "store"), ranks)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks)
+    bounds = np.cumsum([0, *SIZES[ranks]])
+    answers = {}
+    for of, name, x, y, options in problems():
+        if of != ranks:
+            continue
+        shard = x.to(dtype)[:, bounds[rank] : bounds[rank + 1]].contiguous().requires_grad_()
+        loss = ct.vocab_parallel_cross_entropy(shard, y, **options)
+        upstream = torch.linspace(0.5, 2.0, max(loss.numel(), 1), dtype=loss.dtype)
+        loss.backward(upstream.reshape(loss.shape) if loss.ndim else upstream[0])
+        with torch.no_grad():
+            again = ct.vocab_parallel_cross_entropy(shard, y, **options)
+        assert torch.equal(again, loss) or bool(again.isnan().all())
+        answers[name] = (loss.detach(), shard.grad)
+    answers["edges"] = edges(rank, bounds, dtype)
+    refuses(rank, bounds)
+    torch.save(answers, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+INF, NAN = math.inf, math.nan
+# Values of the first class, the last, and the others; the target is the first.
+EDGES = [
+    (INF, 0, 0), (0, INF, 0), (INF, INF, 0), (-INF, 0, 0), (0, -INF, -INF), (0, 0, -INF),
+    (NAN, 0, 0), (0, NAN, 0), (-INF, -INF, -INF),
+]  # fmt: skip
+
+
+def edge_rows(classes):
+    x = torch.zeros(len(EDGES), classes)
+    for row, (first, last, others) in zip(x, EDGES, strict=True):
+        row[:] = others
+        row[0], row[-1] = first, last
+    return x
+
+
+def edges(rank, bounds, dtype):
+    x = edge_rows(int(bounds[-1])).to(dtype)
+    shard = x[:, bounds[rank] : bounds[rank + 1]].contiguous().requires_grad_()
+    loss = ct.vocab_parallel_cross_entropy(shard, torch.zeros(len(EDGES), dtype=torch.int8),
+                                           reduction="none")  # fmt: skip
+    loss.sum().backward()
+    return loss.detach(), shard.grad
+
+
+def refuses(rank, bounds):
+    classes = int(bounds[rank + 1] - bounds[rank])
+    x, y = torch.zeros(2, classes, requires_grad=True), torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(IndexError, match=rf"target\[1\] = 99 is out of range for {bounds[-1]} cl"):
+        ct.vocab_parallel_cross_entropy(x, torch.tensor([0, 99]))
+    with pytest.raises(TypeError, match="target must be a tensor of integers"):
+        ct.vocab_parallel_cross_entropy(x, y.bool())
+    with pytest.raises(TypeError, match="logits_shard must be a floating-point tensor"):
+        ct.vocab_parallel_cross_entropy(x.detach().int(), y)
+    with pytest.raises(ValueError, match=r"target must have shape \(2,\)"):
+        ct.vocab_parallel_cross_entropy(x, y[:1])
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\]"):
+        ct.vocab_parallel_cross_entropy(x, y, label_smoothing=2.0)
+    with pytest.raises(ValueError, match="at least one class"):
+        ct.vocab_parallel_cross_entropy(x[:, :0], y)
+    loss = ct.vocab_parallel_cross_entropy(x, y)
+    (grad,) = torch.autograd.grad(loss, x, retain_graph=True)
+    assert grad.shape == x.shape
+    loss.backward()
+    assert torch.equal(x.grad, grad)
+    loss = ct.vocab_parallel_cross_entropy(x, y)
+    with pytest.raises(RuntimeError, match="no derivative of its gradient"):
+        torch.autograd.grad(loss, x, create_graph=True)
+    # Pixels: the class axis need not be the last.
+    pixels = torch.randn(2, classes, 3, generator=torch.Generator().manual_seed(1))
+    target = torch.zeros(2, 3, dtype=torch.int64)
+    rows = ct.vocab_parallel_cross_entropy(
+        pixels.movedim(1, -1).reshape(6, classes), target.flatten(), reduction="none"
+    )
+    got = ct.vocab_parallel_cross_entropy(pixels, target, reduction="none")
+    torch.testing.assert_close(got.flatten(), rows, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16],
+                         ids=str)  # fmt: skip
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_shards_are_the_whole(ranks, dtype):
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(run, (ranks, folder, dtype), ranks)
+        answers = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(ranks)]
+    for of, name, x, y, options in problems():
+        if of != ranks:
+            continue
+        x = x.to(dtype)
+        losses = [found[name][0] for found in answers]
+        grad = torch.cat([found[name][1] for found in answers], 1)
+        assert all(torch.equal(loss, losses[0]) for loss in losses), name
+        check(name, x, y, options, losses[0], grad)
+    x = edge_rows(sum(SIZES[ranks])).to(dtype).requires_grad_()
+    want = ct.cross_entropy(x, torch.zeros(len(EDGES), dtype=torch.int64), reduction="none")
+    want.sum().backward()
+    got = answers[0]["edges"][0]
+    grad = torch.cat([found["edges"][1] for found in answers], 1)
+    torch.testing.assert_close(got, want.detach(), rtol=1e-6, atol=0, equal_nan=True)
+    torch.testing.assert_close(grad, x.grad, equal_nan=True)
+
+
+def check(name, x, y, options, loss, grad):
+    """Against long double: within the bars of losses that one process computes."""
+    kind = str(x.dtype).removeprefix("torch.")
+    upstream = np.linspace(0.5, 2.0, max(loss.numel(), 1)).reshape(loss.shape)
+    upstream = upstream.astype(np.float32 if loss.dtype == torch.float32 else np.float64)
+    wide = x.double().numpy()
+    given = {k: v.numpy() if torch.is_tensor(v) else v for k, v in options.items()}
+    loss = loss.numpy()
+    if {"reduction", "label_smoothing"} >= set(given):
+        want = cross_entropy(wide, y.numpy(), grad_output=upstream, **given)
+        answer, slope, scale = want.loss, want.grad, want.scale
+        bar = LOSS_BAR[loss.dtype.name]
+    else:
+        answer, slope, _ = reference_of_options(wide, y.numpy(), grad_output=upstream, **given)
+        # This reference subtracts logarithms.
+        scale, bar = np.abs(upstream) + 0 * slope, 4.0
+    assert_within(loss, answer, bar, what=name)
+    # The share of float64 has the error of its logarithm; smoothing rounds what is rounded.
+    bar = 12.0 if kind == "float64" else GRAD_BAR[kind]
+    bar += 1.0 if "label_smoothing" in given and bar < 1.0 else 0.0
+    if kind == "bfloat16":
+        rows = ml_dtypes.bfloat16
+        got = grad.float().numpy().astype(rows)
+    else:
+        got = grad.numpy()
+    assert_within(got, slope, bar, scale, what=f"{name}, gradient")
