@@ -6,9 +6,10 @@ of exp(x - m_r) over its other classes. Summaries merge: with M the largest m_r,
     R = expm1(log(1 + R_h)) + sum_{r != h} exp(m_r - M) (1 + R_r)
     loss = M - x_y + log1p(R)
 
-is a sum of numbers that are not negative, so that nothing cancels, whatever the slices are. The share
-of the probability that a slice has, s_r = exp(m_r - M) (1 + R_r) / (1 + R), times its own softmax is
-its part of the gradient; at the target that is 1 - p_y = -expm1(-loss), from the merged loss.
+is a sum of numbers that are not negative, so that nothing cancels, whatever the slices are. The
+share of the probability that a slice has, s_r = exp(m_r - M) (1 + R_r) / (1 + R), times its own
+softmax is its part of the gradient; at the target that is 1 - p_y = -expm1(-loss), from the merged
+loss.
 """
 
 from __future__ import annotations
