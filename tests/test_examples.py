@@ -1,7 +1,9 @@
-"""The example that is a page: its sections hold, and the committed page is what they say now."""
+"""The examples: what they claim holds, and the committed page is what its script writes now."""
 
 import importlib.util
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -48,3 +50,55 @@ def test_committed_page_is_what_the_script_writes(tmp_path):
     for directory in (tmp_path, DOCS):
         written = (directory / "figures").glob("connections-*.svg")
         assert {path.relative_to(directory).as_posix() for path in written} == named
+
+
+def run_python(*arguments):
+    """In a process of its own: the example changes settings of torch, and measures its memory."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT / "examples",
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_training_on_torch_is_the_same(tmp_path):
+    picture = tmp_path / "curves.png"
+    done = run_python("torch_training.py", "--steps", "4", "--out", str(picture))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+    curves = re.findall(r"^ +(\d+) +(\d\.\d+) +(\d\.\d+)$", done.stdout, re.MULTILINE)
+    assert [int(step) for step, _, _ in curves] == [1, 4]
+    for _, theirs, ours in curves:
+        assert abs(float(theirs) - float(ours)) <= 1e-5
+    assert float(curves[-1][2]) < float(curves[0][2])
+    assert float(re.search(r"at most (\S+) apart", done.stdout)[1]) <= 1e-5
+
+    pattern = r"^ +(\w+) +time .*, (\S+)% of .* memory .*, (\S+)% of .*: (\S+) times the logits$"
+    shares = {
+        name: [float(number) for number in numbers]
+        for name, *numbers in re.findall(pattern, done.stdout, re.MULTILINE)
+    }
+    assert list(shares) == ["torch", "crossent"]
+    assert all(0 < time < 100 for time, _, _ in shares.values())
+    if Path("/proc/self/clear_refs").exists():
+        assert all(0 < memory < 100 for _, memory, _ in shares.values())
+        # The gradient, and no other buffer of its size.
+        assert 0.9 < shares["crossent"][2] < 1.1
+
+
+def test_training_with_another_loss_is_an_error():
+    script = """
+import sys
+import torch_training as example
+
+true = example.LOSSES["crossent"]
+example.LOSSES["crossent"] = lambda logits, targets: 1.00001 * true(logits, targets)
+sys.argv[1:] = ["--steps", "2"]
+sys.exit(example.main())
+"""
+    done = run_python("-c", script)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr.endswith("error: the losses differ\n")
