@@ -14,7 +14,7 @@ use crate::float::Kind;
 use crate::pool;
 use crate::reduce::Upstream;
 use crate::simd::sum::{Compensated, Wide, Wide32, Wide64, two_sum};
-use crate::simd::{self, Element, Isa, Lanes, dispatch, splat};
+use crate::simd::{self, Element, Isa, Mask32, dispatch, splat};
 use crate::view::{Rows, RowsMut, Span, Spans};
 use fearless_simd::prelude::*;
 use std::ops::Range;
@@ -57,7 +57,7 @@ pub(crate) struct Narrow<S: Isa> {
     pub(crate) value: S::f32s,
     pub(crate) first: S::f32s,
     /// Where they are what they should be; all of it is inside of where the loss is defined.
-    pub(crate) holds: Lanes<S>,
+    pub(crate) holds: Mask32<S>,
 }
 
 /// An argument of a loss.
@@ -248,6 +248,8 @@ struct Seeing<S: Isa> {
     exact: Wide64<S>,
     sum: S::f64s,
     narrow: Wide32<S>,
+    /// Whether what is known of derivatives is used.
+    narrow_first: bool,
     excess: S::f64s,
 }
 
@@ -283,7 +285,9 @@ impl<S: Isa> Seeing<S> {
         if let Some(([narrow_value, narrow_first, holds], false)) = known {
             let holds = holds.simd_gt(c(0.0));
             value = holds.select(narrow_value, value);
-            first = holds.select(narrow_first, first);
+            if self.narrow_first {
+                first = holds.select(narrow_first, first);
+            }
         }
         if let Some([weight, _, own, sample]) = from.weights {
             let (weight, sample) = (load(weight), load(sample));
@@ -464,17 +468,20 @@ fn compute<F: Element, L: Pointwise>(
                     exact: Wide64::zero(simd),
                     sum: zero,
                     narrow: Wide32::zero(simd),
+                    narrow_first: false,
                     excess: zero,
                 };
                 let weights = from.weights.filter(|_| !PLAIN);
                 let from = Sources { weights, ..*from };
                 let scale = upstream as f32;
-                let narrows =
-                    S::FUSED && F::KIND == Kind::F32 && (scale.is_normal() || upstream == 0.0);
-                let upstream = if narrows { f64::from(scale) } else { upstream };
+                let narrows = S::FUSED && F::KIND == Kind::F32;
+                // Whether derivatives may be multiplied in `f32`. Losses are the same either way.
+                let scales = narrows && (scale.is_normal() || upstream == 0.0);
+                let upstream = if scales { f64::from(scale) } else { upstream };
+                seeing.narrow_first = WANTED == wanted::VALUE || scales;
                 let mut start = 0;
                 while start < len {
-                    if PLAIN && narrows && WANTED < wanted::SECOND {
+                    if PLAIN && narrows && seeing.narrow_first && WANTED < wanted::SECOND {
                         let to = [&mut *value, &mut *first]
                             .map(|to| to.get_mut(start..).unwrap_or_default());
                         let from = (&from.x[start..], from.t.map(|t| &t[start..]));
@@ -503,7 +510,8 @@ fn compute<F: Element, L: Pointwise>(
                     for at in (0..end - start).step_by(n) {
                         let live = (end - start - at).min(n);
                         let known = known.as_ref().map(|known| {
-                            (known.part(simd, at), known.all && WANTED < wanted::SECOND)
+                            let all = known.all && seeing.narrow_first;
+                            (known.part(simd, at), all && WANTED < wanted::SECOND)
                         });
                         let part = chunk.part(at..at + n);
                         let jet = seeing.take(simd, loss, upstream, &part, live, known);

@@ -123,7 +123,7 @@ pub(crate) fn vectorized<R>(f: impl FnOnce() -> R) -> R {
 pub(crate) type V<F, S> = <F as Element>::Lanes<S>;
 
 /// Which lanes of `f32` vectors.
-pub(crate) type Lanes<S> = <<S as Simd>::f32s as SimdBase<S>>::Mask;
+pub(crate) type Mask32<S> = <<S as Simd>::f32s as SimdBase<S>>::Mask;
 
 /// A [`Real`] with its vectors.
 pub trait Element: Real + SimdFloatElement {

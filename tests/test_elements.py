@@ -524,6 +524,65 @@ def test_an_element_does_not_depend_on_its_neighbours(name, share, rng):
     assert_within(loss[finite], wide.astype(np.longdouble)[finite], LOSS_BAR["float32"], scale)
 
 
+def dense(low, high, count, rng):
+    """Floats of every binade between two numbers, of both signs."""
+    exponents = rng.uniform(np.log2(low), np.log2(high), count)
+    return (2**exponents * rng.choice([-1, 1], count)).astype(np.float32)
+
+
+def test_worst_of_many_usual_elements(rng, worst):
+    """Where roundings add up: a few in a million are twice as far off as the worst of thousands."""
+    n = 1_000_000
+    x = np.concatenate([dense(1e-3, 79, n, rng), dense(0.05, 0.5, n, rng)])
+    sure, soft = rng.integers(0, 2, 2 * n).astype(np.float32), rng.random(2 * n, np.float32)
+    p = np.concatenate([rng.random(n, np.float32), dense(1e-37, 1, n, rng)])
+    p = np.clip(np.abs(p), 1e-37, 1 - 2**-24)
+    wide = elements.softplus
+    x64, bar = x.astype(np.longdouble), LOSS_BAR["float32"]
+    errors = {
+        "logsigmoid": assert_within(F.logsigmoid(x), -wide(-x64), bar),
+        "soft margin": assert_within(
+            F.soft_margin_loss(x, 2 * sure - 1, "none"), wide((1 - 2 * sure) * x64), bar
+        ),
+    }
+    for name, t in (("sure", sure), ("soft", soft)):
+        got = F.binary_cross_entropy_with_logits(x, t, reduction="none")
+        errors[f"with logits, {name}"] = assert_within(
+            got, elements.bce_with_logits(x, t).loss, bar
+        )
+        got = F.binary_cross_entropy(p, t, reduction="none")
+        errors[f"BCE, {name}"] = assert_within(got, elements.bce(p, t).loss, bar)
+    wide_p = p.astype(np.longdouble)
+    log = np.log(wide_p)
+    got = F.binary_entropy(p)
+    errors["binary entropy"] = assert_within(
+        got, -wide_p * log - (1 - wide_p) * np.log1p(-wide_p), bar
+    )
+    errors["entropy"] = assert_within(F.entropy(p[:, None], axis=1), -wide_p * log, bar)
+    scale = wide_p * np.maximum(np.abs(log), np.abs(x64))
+    got = F.kl_div(x, p, "none")
+    errors["kl_div"] = assert_within(got, wide_p * (log - x64), bar, scale)
+    t = dense(1e-3, 79, 2 * n, rng)
+    mass = np.exp(t.astype(np.longdouble))
+    scale = mass * np.maximum(np.abs(t), np.abs(x64))
+    got, grad = F.kl_div(x, t, "none", True, return_grad=True)
+    errors["kl_div of logarithms"] = assert_within(got, mass * (t - x64), bar, scale)
+    assert_within(grad, -mass, bar)
+    for name, error in errors.items():
+        worst("float32   of millions", name, error)
+
+
+def test_products_beyond_float32_are_not_infinite():
+    x = np.zeros(1 << 10, np.float32)
+    t = np.zeros_like(x)
+    x[0], t[0] = -1e10, 71
+    x[1], t[1] = 1e10, 79
+    for reduction in ("mean", "sum"):
+        got = F.kl_div(x, t, reduction, True)
+        want = F.kl_div(x.astype(np.float64), t.astype(np.float64), reduction, True)
+        assert got == np.float32(want)
+
+
 @pytest.mark.parametrize("function", [F.sigmoid, F.logsigmoid])
 def test_sigmoids_do_not_depend_on_neighbours(function, rng):
     x = rng.standard_normal(331) * 5
@@ -547,6 +606,13 @@ def test_tiny_upstream_gradients(rng):
             big = np.abs(exact) > np.finfo(np.float32).max
             assert_within(grad[~big], exact[~big], GRAD_BAR["float32"])
         assert np.all(np.isinf(grad[big]))
+    losses = [
+        F.binary_cross_entropy_with_logits(
+            x, t.astype(np.float32), reduction="sum", return_grad=True, grad_output=g
+        )[0]
+        for g in (1, 1e-42, 1e300, np.nan)
+    ]
+    assert len(set(losses)) == 1
 
 
 # Layouts, types, lengths, threads

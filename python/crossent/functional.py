@@ -689,7 +689,8 @@ def kl_div(
     Returns:
         The loss, or `(loss, grad)`. The loss is float32 for 16-bit input, otherwise of the input's
         type, in nats. Each element is within 2 ulp (float32) or 3 (float64) of the larger of its
-        two terms, whose difference vanishes where input and target agree; the gradient is exact.
+        two terms, whose difference vanishes where input and target agree; the gradient is exact, or
+        with `log_target` within 2 or 3 ulp.
 
     Errors:
         TypeError: `input` is not of a float type; `target` is bool; a masked array.

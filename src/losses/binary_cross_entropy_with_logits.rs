@@ -68,7 +68,7 @@ impl Pointwise for WithLogits {
         let c = |v: f32| simd::splat::<S, f32>(simd, v);
         let logistic = logistic::Narrow::<S>::at(simd, x);
         let rest = c(1.0) - t;
-        let value = logistic.by_sign(simd, rest, t).mul_add(x.abs(), logistic.log(simd));
+        let value = logistic.log_beyond(simd, logistic.by_sign(simd, rest, t));
         let small = logistic.small(simd);
         let first = logistic.by_sign(simd, rest - small, small - t);
         let holds = logistic.holds(simd) & t.simd_ge(c(0.0)) & t.simd_le(c(1.0));

@@ -16,10 +16,11 @@ use crate::pointwise::{Jet, Narrow, Point, Pointwise};
 use crate::simd::exp::{exp_anywhere, exp_normal};
 use crate::simd::log::log as narrow_log;
 use crate::simd::log1p::log;
+use crate::simd::sum::two_sum;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
 
-/// Products with numbers below it are finite in `f32`.
+/// Products of numbers below it are finite in `f32`.
 const FAR: f32 = 1e18;
 
 #[derive(Clone, Copy, Debug)]
@@ -46,14 +47,15 @@ impl<const LOG_TARGET: bool> Pointwise for Divergence<LOG_TARGET> {
     fn narrow<S: Isa>(&self, simd: S, x: S::f32s, t: S::f32s) -> Option<Narrow<S>> {
         let c = |v: f32| simd::splat::<S, f32>(simd, v);
         let zero = c(0.0);
-        let (mass, log, normal) = if LOG_TARGET {
-            (exp_normal(simd, t)[0], t, t.abs().simd_lt(c(80.0)))
+        let (mass, log, normal, far) = if LOG_TARGET {
+            (exp_normal(simd, t)[0], t, t.abs().simd_lt(c(80.0)), 1e3)
         } else {
             let normal = t.simd_ge(c(f32::MIN_POSITIVE)) & t.simd_lt(c(FAR));
-            (t, narrow_log(simd, t), normal | t.simd_eq(zero))
+            (t, narrow_log(simd, t), normal | t.simd_eq(zero), FAR)
         };
-        let value = mass.simd_eq(zero).select(zero, mass * (log - x));
-        Some(Narrow { value, first: -mass, holds: normal & x.abs().simd_lt(c(FAR)) })
+        let [gap, gap_lost] = two_sum(log, -x);
+        let value = mass.simd_eq(zero).select(zero, mass.mul_add(gap, mass * gap_lost));
+        Some(Narrow { value, first: -mass, holds: normal & x.abs().simd_lt(c(far)) })
     }
 }
 

@@ -11,7 +11,7 @@
 
 use super::exp::{Shift, exp_normal};
 use super::log1p::log1p;
-use super::{Element, Isa, Lanes, polynomial, splat};
+use super::{Element, Isa, Mask32, polynomial, splat};
 use crate::float::Kind;
 use fearless_simd::prelude::*;
 
@@ -140,17 +140,18 @@ impl<S: Isa> Narrow<S> {
 
     /// Where the exponential is normal, and so is what few factors make of it.
     #[inline(always)]
-    pub(crate) fn holds(&self, simd: S) -> Lanes<S> {
+    pub(crate) fn holds(&self, simd: S) -> Mask32<S> {
         self.x.abs().simd_lt(splat::<S, f32>(simd, 80.0))
     }
 
-    /// `log(1 + exp(-|x|))`.
+    /// `mass |x| + log(1 + exp(-|x|))`; the logarithm by itself would be rounded once more.
     #[inline(always)]
-    pub(crate) fn log(&self, simd: S) -> S::f32s {
+    pub(crate) fn log_beyond(&self, simd: S, mass: S::f32s) -> S::f32s {
         let [e, low] = self.e;
         // What the rounding of e took counts by 1 / (1 + e), to a tenth.
         let low = (e * splat::<S, f32>(simd, -0.5)).mul_add(low, low);
-        (polynomial::<S, f32, _>(simd, &NARROW, e) * e).mul_add(e, low) + e
+        let rest = (polynomial::<S, f32, _>(simd, &NARROW, e) * e).mul_add(e, low);
+        e + mass.mul_add(self.x.abs(), rest)
     }
 
     /// `a` where `x > 0`, else `b`.
@@ -205,7 +206,8 @@ mod tests {
                     let mut all = Vec::with_capacity(x.len());
                     for x in x.chunks_exact(n) {
                         let at = Narrow::at(simd, simd::load::<S, f32>(simd, x));
-                        let three = [at.log(simd), at.small(simd), at.sigmoid(simd)];
+                        let log = at.log_beyond(simd, splat::<S, f32>(simd, 0.0));
+                        let three = [log, at.small(simd), at.sigmoid(simd)];
                         all.extend((0..n).map(|i| three.map(|v| v[i])));
                     }
                     all

@@ -10,12 +10,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from cases import by_formulas
 from options import cross_entropy as reference_of_options
 from reference import GRAD_BAR, LOSS_BAR, assert_within, cross_entropy
 
 from crossent import torch as ct
 
-SIZES = {2: [5, 12], 3: [1, 30, 7]}
+SIZES = {2: [5, 1200], 3: [1, 30, 7]}
 """Of the slices, by how many processes there are."""
 
 
@@ -44,6 +45,7 @@ def problems():
         yield ranks, "all ignored", x, torch.full((8,), -100), {"empty": 0.25}
         yield ranks, "smoothed", x / 10, ignoring, {"label_smoothing": 0.1}
         yield ranks, "smoothed whole", x / 10, y, {"label_smoothing": 1.0, "reduction": "sum"}
+        yield ranks, "almost smoothed", x / 10, y, {"label_smoothing": 0.99, "reduction": "none"}
         yield ranks, "z-loss", x / 10, ignoring, {"z_loss": 0.05, "label_smoothing": 0.2}
         weight = torch.tensor([1.0, 0.0, 2.0, 0.5, 1.0, 3.0, 1.0, 1.0])
         yield ranks, "weighted", x, y, {"sample_weight": weight}
@@ -101,8 +103,10 @@ def edges(rank, bounds, dtype):
 def refuses(rank, bounds):
     classes = int(bounds[rank + 1] - bounds[rank])
     x, y = torch.zeros(2, classes, requires_grad=True), torch.zeros(2, dtype=torch.int64)
-    with pytest.raises(IndexError, match=rf"target\[1\] = 99 is out of range for {bounds[-1]} cl"):
-        ct.vocab_parallel_cross_entropy(x, torch.tensor([0, 99]))
+    with pytest.raises(
+        IndexError, match=rf"target\[1\] = 9999 is out of range for {bounds[-1]} cl"
+    ):
+        ct.vocab_parallel_cross_entropy(x, torch.tensor([0, 9999]))
     with pytest.raises(TypeError, match="target must be a tensor of integers"):
         ct.vocab_parallel_cross_entropy(x, y.bool())
     with pytest.raises(TypeError, match="logits_shard must be a floating-point tensor"):
@@ -111,8 +115,23 @@ def refuses(rank, bounds):
         ct.vocab_parallel_cross_entropy(x, y[:1])
     with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\]"):
         ct.vocab_parallel_cross_entropy(x, y, label_smoothing=2.0)
-    with pytest.raises(ValueError, match="at least one class"):
-        ct.vocab_parallel_cross_entropy(x[:, :0], y)
+    last = dist.get_world_size() - 1
+    with pytest.raises(ValueError, match=f"at least one class, has none at rank {last}"):
+        ct.vocab_parallel_cross_entropy(x[:, :0] if rank == last else x, y)
+    with pytest.raises(ValueError, match="z_loss must be at least 0 and finite"):
+        ct.vocab_parallel_cross_entropy(x, y, z_loss=math.nan)
+    with pytest.raises(ValueError, match="target must be on the device of logits_shard, cpu"):
+        ct.vocab_parallel_cross_entropy(x, y.to("meta"))
+    far = torch.tensor([0, 2**64 - 100], dtype=torch.uint64)
+    with pytest.raises(IndexError, match=rf"target\[1\] = {2**64 - 100} is out of range"):
+        ct.vocab_parallel_cross_entropy(x, far)
+    alone = dist.new_group([0])
+    if rank > 0:
+        with pytest.raises(ValueError, match="group must be one that this process is a member of"):
+            ct.vocab_parallel_cross_entropy(x, y, alone)
+    else:
+        whole = ct.cross_entropy(x, y)
+        torch.testing.assert_close(ct.vocab_parallel_cross_entropy(x, y, alone), whole)
     loss = ct.vocab_parallel_cross_entropy(x, y)
     (grad,) = torch.autograd.grad(loss, x, retain_graph=True)
     assert grad.shape == x.shape
@@ -181,3 +200,23 @@ def check(name, x, y, options, loss, grad):
     else:
         got = grad.numpy()
     assert_within(got, slope, bar, scale, what=f"{name}, gradient")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_by_formulas(dtype, monkeypatch):
+    """Where there are no kernels: other devices, and bfloat16 without ml_dtypes."""
+    x = torch.randn(4, 9, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 3
+    x = x.to(dtype).requires_grad_()
+    y = torch.tensor([3, -100, 0, 8])
+    options = {"label_smoothing": 0.1, "z_loss": 0.01}
+    want = ct.cross_entropy(x, y, **options)
+    (want_grad,) = torch.autograd.grad(want, x)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        by_formulas(monkeypatch)
+        got = ct.vocab_parallel_cross_entropy(x, y, **options)
+        (grad,) = torch.autograd.grad(got, x)
+    finally:
+        dist.destroy_process_group()
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(grad, want_grad)

@@ -491,7 +491,7 @@ def _cross_entropy_cpu(
     )  # fmt: skip
 
 
-def _rows(x: Tensor, axis: int) -> Tensor:
+def rows_of(x: Tensor, axis: int) -> Tensor:
     """As rows of classes, a view where strides allow it."""
     return x.movedim(axis, -1).flatten(0, -2) if x.ndim > 1 else x.unsqueeze(0)
 
@@ -517,7 +517,7 @@ def _cross_entropy_cuda(
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     soft = target.is_floating_point()
     loss, slope = triton().cross_entropy(
-        _rows(input, axis), _rows(target, axis) if soft else target.flatten(), weight=weight,
+        rows_of(input, axis), rows_of(target, axis) if soft else target.flatten(), weight=weight,
         ignore_index=ignore_index, label_smoothing=label_smoothing, z_loss=z_loss,
         reduction=reduction, softcap=softcap, temperature=temperature, grad=grad,
         inplace_grad=inplace,
@@ -566,7 +566,7 @@ def _inplace_cpu(*arguments: Any) -> Tensor:
 def _inplace_cuda(*arguments: Any) -> Tensor:
     _cross_entropy_shape(*arguments)
     x, axis = arguments[0], arguments[8]
-    if _rows(x, axis).data_ptr() != x.data_ptr():
+    if rows_of(x, axis).data_ptr() != x.data_ptr():
         raise ValueError("inplace_grad needs logits that are rows of neighbouring classes")
     call: Any = (*arguments, True, True)
     return _cross_entropy_cuda(*call)[0]
@@ -812,7 +812,7 @@ def _entropy_with_logits_cuda(
     logits: Tensor, mask: None, axis: int, base: None, temperature: float, softcap: None,
     grad: bool,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    loss, slope = triton().entropy_with_logits(_rows(logits, axis), grad=grad)
+    loss, slope = triton().entropy_with_logits(rows_of(logits, axis), grad=grad)
     return loss.reshape(without(logits.shape, axis, "logits")), _unrows(slope, logits, axis)
 
 
@@ -892,7 +892,7 @@ def _divergence_with_logits_cuda(
     temperature: float, softcap: None, grad: bool,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     loss, slope = triton().kl_divergence_with_logits(
-        _rows(p_logits, axis), _rows(q_logits, axis), grad=grad
+        rows_of(p_logits, axis), rows_of(q_logits, axis), grad=grad
     )
     return loss.reshape(without(p_logits.shape, axis, "p_logits")), _unrows(slope, p_logits, axis)
 
@@ -1031,7 +1031,7 @@ def _token_cuda(
     softcap: float | None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     shape = _token_shape(input, target, mask, axis, temperature, softcap)
-    found = triton().token_log_prob(_rows(input, axis), target.flatten())
+    found = triton().token_log_prob(rows_of(input, axis), target.flatten())
     return tuple(each.reshape(shape) for each in found[:4])
 
 

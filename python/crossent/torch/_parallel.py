@@ -71,23 +71,47 @@ def _each_rank(x: Tensor, group: Any) -> Tensor:
 
 def _loss_of_top(x: Tensor, at: Tensor, axis: int) -> Tensor:
     """log(1 + R) of the class at the maximum, in float64: its error is one of the share's."""
+    if _composes(x, at, axis):
+        return -composed.token_log_prob(x.double(), at, None, axis, 1.0, None)[0]
     if x.is_cpu:
         answers, _ = _core.token_log_prob(
             _ops.array(x), _ops.array(at), axis, (1.0, None, None), False, None, None, True
         )
         return -_ops.tensor(answers[0])
-    if x.is_cuda and _ops.HAS_TRITON:
-        rows = x.movedim(axis, -1).flatten(0, -2) if x.ndim > 1 else x.unsqueeze(0)
-        log_prob: Tensor = _ops.triton().wide_log_prob(rows, at.flatten())
-        return -log_prob.reshape(at.shape)
-    return -composed.token_log_prob(x.double(), at, None, axis, 1.0, None)[0]
+    log_prob: Tensor = _ops.triton().wide_log_prob(_ops.rows_of(x, axis), at.flatten())
+    return -log_prob.reshape(at.shape)
 
 
-def _cross_entropy(x: Tensor, at: Tensor, axis: int, smoothing: float, up: Tensor | None) -> Any:
-    """The losses of rows and, with an upstream gradient, the gradient."""
-    options = (IGNORED, "none", smoothing, axis, 1.0, None, 0.0, None, nan)
-    call: Any = (x, at, None, None, None, *options, up, int(up is not None))
-    return _ops.cross_entropy.op(*call)
+def _options(axis: int, smoothing: float) -> tuple[Any, ...]:
+    return IGNORED, "none", smoothing, axis, 1.0, None, 0.0, None, nan
+
+
+def _composes(x: Tensor, at: Tensor, axis: int) -> bool:
+    return _ops.cross_entropy.composes((x, at, None, None, None), _options(axis, 0.0))
+
+
+def _cross_entropy(x: Tensor, at: Tensor, axis: int, smoothing: float) -> Tensor:
+    """The losses of rows."""
+    tensors, options = (x, at, None, None, None), _options(axis, smoothing)
+    if _composes(x, at, axis):
+        return _ops.cross_entropy.formula(*tensors, *options)
+    loss: Tensor = _ops.cross_entropy.op(*tensors, *options, None, 0)[0]
+    return loss
+
+
+def _gradient(x: Tensor, at: Tensor, axis: int, up: Tensor) -> Tensor:
+    """Of the losses of rows, times an upstream gradient a row."""
+    if x.is_cuda and x.dtype == torch.float16:
+        # Whose gradient the fused kernel rounds before it is multiplied.
+        x = x.float()
+    tensors, options = (x, at, None, None, None), _options(axis, 0.0)
+    if _composes(x, at, axis):
+        needs = [True, False, False, False, False]
+        found = _ops.derived(_ops.cross_entropy.formula, tensors, options, up, needs)[0]
+        assert found is not None
+        return found
+    slope: Tensor = _ops.cross_entropy.op(*tensors, *options, up, 1)[1]
+    return slope
 
 
 def _summarise(x: Tensor, local: Tensor, here: Tensor, live: Tensor, rules: Rules) -> Slice:
@@ -100,7 +124,7 @@ def _summarise(x: Tensor, local: Tensor, here: Tensor, live: Tensor, rules: Rule
     picked = picked.double().masked_fill(~here, 0.0)
     gaps = torch.zeros_like(log)
     if rules.label_smoothing > 0.0:
-        mean, _ = _cross_entropy(x, at, axis, 1.0, None)
+        mean = _cross_entropy(x, at, axis, 1.0)
         gaps = (mean.double() - log) * x.shape[axis]
     return Slice(top.double(), at.masked_fill(dead, IGNORED), log, picked, gaps)
 
@@ -171,7 +195,7 @@ class _VocabParallel(torch.autograd.Function):
         factor = (g * (1.0 + extra) * share).masked_fill(~live, 0.0)
         even = g * (smoothing / rules.classes)
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        _, slope = _cross_entropy(x, at, axis, 0.0, factor.to(wide))
+        slope = _gradient(x, at, axis, factor.to(wide))
         # No softmax, and a slice of which nothing was looked at.
         lost = torch.isnan(factor) & (at == IGNORED)
         if lost.any():
@@ -181,12 +205,13 @@ class _VocabParallel(torch.autograd.Function):
         slope.scatter_(axis, top.unsqueeze(axis), at_top.to(slope.dtype).unsqueeze(axis))
         if smoothing > 0.0:
             slope.sub_(even.to(wide).unsqueeze(axis))
-        # p - 1 of the target by itself: nothing cancels so.
-        at_target = g * (extra * torch.exp(-log) + torch.expm1(-log) + smoothing) - even
+        # 1 - p of the target by itself: nothing cancels so.
+        p, other = torch.exp(-log), -torch.expm1(-log)
+        at_target = g * ((extra + smoothing) * p - (1.0 - smoothing) * other) - even
         index = torch.where(here, local, top).unsqueeze(axis)
         value = torch.where(here, at_target, at_top - even).to(slope.dtype)
         slope.scatter_(axis, index, value.unsqueeze(axis))
-        return slope, None, None, None, None
+        return slope.to(x.dtype), None, None, None, None
 
 
 def vocab_parallel_cross_entropy(
@@ -237,11 +262,12 @@ def vocab_parallel_cross_entropy(
 
     Raises:
         TypeError: For logits that are not of a float type, or targets that are not integers.
-        ValueError: For shapes, a reduction or options that do not fit.
+        ValueError: For shapes, a reduction or options that do not fit, and where a process has no
+            class.
         IndexError: For a class index out of range, on the CPU.
 
     The idea of a loss over sharded classes is that of Megatron-LM (Shoeybi et al. 2019), whose
-    `vocab_parallel_cross_entropy` this is named after; it gathers thrice and subtracts a target's
+    `vocab_parallel_cross_entropy` this is named after; it reduces thrice and subtracts a target's
     logit from a logarithm.
 
     >>> import torch
@@ -264,21 +290,37 @@ def vocab_parallel_cross_entropy(
     _ops.check_reduction(reduction, denominator, empty)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
-    size = logits_shard.shape[axis]
-    if size == 0:
-        raise ValueError("logits_shard must have at least one class")
-    sizes = _each_rank(torch.tensor([size], device=logits_shard.device), group)[:, 0]
+    if not 0.0 <= z_loss < inf:
+        raise ValueError(f"z_loss must be at least 0 and finite, got {z_loss}")
+    if target.device != logits_shard.device:
+        raise ValueError(
+            f"target must be on the device of logits_shard, {logits_shard.device}, got "
+            f"{target.device}"
+        )
+    rank = dist.get_rank(group)
+    if rank < 0:
+        raise ValueError("group must be one that this process is a member of")
+    size = torch.tensor([logits_shard.shape[axis]], device=logits_shard.device)
+    sizes = _each_rank(size, group)[:, 0]
     bounds = [0, *torch.cumsum(sizes, 0).tolist()]
-    target = target.long()
-    live = target != ignore_index
+    # By every process, as the others would wait for one that refuses alone.
+    for other, classes in enumerate(sizes.tolist()):
+        if classes == 0:
+            raise ValueError(f"logits_shard must have at least one class, has none at rank {other}")
+    given, target = target, target.long()
+    # A uint64 beyond int64 is negative now, and no class that could be ignored.
+    beyond = (
+        target < 0 if given.dtype == torch.uint64 else torch.zeros_like(target, dtype=torch.bool)
+    )
+    live = (target != ignore_index) | beyond
     if sample_weight is not None:
         live = live & (sample_weight != 0)
     wrong = live & ((target < 0) | (target >= bounds[-1]))
     if target.is_cpu and wrong.any():
-        place = wrong.nonzero()[0].tolist()
-        found = target[tuple(place)].item()
-        raise IndexError(f"target{place} = {found} is out of range for {bounds[-1]} classes")
-    start = bounds[dist.get_rank(group)]
+        place = tuple(wrong.nonzero()[0].tolist())
+        name = f"target{list(place)}" if place else "target"
+        raise IndexError(f"{name} = {given[place].item()} is out of range for {bounds[-1]} classes")
+    start = bounds[rank]
     rules = Rules(axis, label_smoothing, z_loss, group, start, bounds[-1])
     losses: Tensor = _VocabParallel.apply(logits_shard, target, live, sizes, rules)
     losses = losses.masked_fill(wrong, nan)
