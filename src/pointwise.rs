@@ -248,14 +248,12 @@ struct Seeing<S: Isa> {
     exact: Wide64<S>,
     sum: S::f64s,
     narrow: Wide32<S>,
-    /// Whether what is known of derivatives is used.
-    narrow_first: bool,
     excess: S::f64s,
 }
 
 impl<S: Isa> Seeing<S> {
-    /// Takes a vector of elements, of which the first `live` count, and what is known of them; returns
-    /// the loss and its derivatives times the upstream gradient.
+    /// Takes a vector of elements, of which the first `live` count, and what is known of them, from a
+    /// place on; returns the loss and its derivatives times the upstream gradient.
     #[inline(always)]
     fn take<F: Element, L: Pointwise>(
         &mut self,
@@ -264,7 +262,7 @@ impl<S: Isa> Seeing<S> {
         upstream: f64,
         from: &Sources<'_, F>,
         live: usize,
-        known: Option<([S::f64s; 3], bool)>,
+        known: Option<(&Known, usize)>,
     ) -> [S::f64s; 3] {
         let c = |v: f64| splat::<S, f64>(simd, v);
         let load = |from: &[F]| F::load_f64s::<S>(simd, from);
@@ -279,16 +277,14 @@ impl<S: Isa> Seeing<S> {
             point.t = left_out.select(c(0.0), point.t);
         }
         let Jet { mut value, mut first, mut second } = match known {
-            Some(([value, first, _], true)) => Jet { value, first, second: c(f64::NAN) },
-            _ => loss.at::<S, F>(simd, &point),
+            None => loss.at::<S, F>(simd, &point),
+            Some((known, at)) => known.or::<S>(
+                simd,
+                at,
+                #[inline(always)]
+                || loss.at::<S, F>(simd, &point),
+            ),
         };
-        if let Some(([narrow_value, narrow_first, holds], false)) = known {
-            let holds = holds.simd_gt(c(0.0));
-            value = holds.select(narrow_value, value);
-            if self.narrow_first {
-                first = holds.select(narrow_first, first);
-            }
-        }
         if let Some([weight, _, own, sample]) = from.weights {
             let (weight, sample) = (load(weight), load(sample));
             // No weight on an infinite loss is nothing.
@@ -363,20 +359,23 @@ fn take_usual<const WANTED: u8, S: Isa, F: Element, L: Pointwise>(
     taken
 }
 
-/// What is known of a whole vector of `f32` lanes: the loss, its derivative, and 1 where they hold;
-/// and whether no other element counts.
+/// What is known of a whole vector of `f32` lanes: the loss, its derivative, and 1 where they hold.
 struct Known {
     lanes: [[f32; 16]; 3],
+    /// Whether the derivative is used.
+    first: bool,
+    /// Whether it is all that is wanted of all elements that count.
     all: bool,
 }
 
 impl Known {
     /// By [`Pointwise::narrow`], of elements with weights of 1: others would round twice.
     #[inline(always)]
-    fn of<S: Isa, F: Element, L: Pointwise>(
+    fn of<const WANTED: u8, S: Isa, F: Element, L: Pointwise>(
         simd: S,
         loss: &L,
         from: &Sources<'_, F>,
+        uses_first: bool,
     ) -> Option<Self> {
         let c = |v: f32| splat::<S, f32>(simd, v);
         let load = |from: &[f32]| simd::load::<S, f32>(simd, from);
@@ -398,15 +397,26 @@ impl Known {
         simd::store::<S, f32>(value, &mut lanes[0]);
         simd::store::<S, f32>(first, &mut lanes[1]);
         simd::store::<S, f32>(holds.select(c(1.0), c(0.0)), &mut lanes[2]);
-        Some(Self { lanes, all: (holds | left_out).all_true() })
+        let enough = uses_first && WANTED < wanted::SECOND;
+        Some(Self { lanes, first: uses_first, all: enough && (holds | left_out).all_true() })
     }
 
-    /// The part of it from `at` on.
+    /// What is known from `at` on, and elsewhere what `wide` computes.
     #[inline(always)]
-    fn part<S: Isa>(&self, simd: S, at: usize) -> [S::f64s; 3] {
+    fn or<S: Isa>(&self, simd: S, at: usize, wide: impl FnOnce() -> Jet<S>) -> Jet<S> {
         let load = |lanes: &[f32; 16]| simd.load_f64s_f32(&lanes[at..at + S::f64s::LEN]);
         let [value, first, holds] = &self.lanes;
-        [load(value), load(first), load(holds)]
+        let (value, first) = (load(value), load(first));
+        if self.all {
+            return Jet { value, first, second: splat::<S, f64>(simd, f64::NAN) };
+        }
+        let holds = load(holds).simd_gt(splat::<S, f64>(simd, 0.0));
+        let jet = wide();
+        Jet {
+            value: holds.select(value, jet.value),
+            first: if self.first { holds.select(first, jet.first) } else { jet.first },
+            second: jet.second,
+        }
     }
 }
 
@@ -468,7 +478,6 @@ fn compute<F: Element, L: Pointwise>(
                     exact: Wide64::zero(simd),
                     sum: zero,
                     narrow: Wide32::zero(simd),
-                    narrow_first: false,
                     excess: zero,
                 };
                 let weights = from.weights.filter(|_| !PLAIN);
@@ -478,10 +487,10 @@ fn compute<F: Element, L: Pointwise>(
                 // Whether derivatives may be multiplied in `f32`. Losses are the same either way.
                 let scales = narrows && (scale.is_normal() || upstream == 0.0);
                 let upstream = if scales { f64::from(scale) } else { upstream };
-                seeing.narrow_first = WANTED == wanted::VALUE || scales;
+                let narrow_first = WANTED == wanted::VALUE || scales;
                 let mut start = 0;
                 while start < len {
-                    if PLAIN && narrows && seeing.narrow_first && WANTED < wanted::SECOND {
+                    if PLAIN && narrows && narrow_first && WANTED < wanted::SECOND {
                         let to = [&mut *value, &mut *first]
                             .map(|to| to.get_mut(start..).unwrap_or_default());
                         let from = (&from.x[start..], from.t.map(|t| &t[start..]));
@@ -506,13 +515,14 @@ fn compute<F: Element, L: Pointwise>(
                                 .map(|_| filled.weights.each_ref().map(|w| &w[..])),
                         }
                     };
-                    let known = if narrows { Known::of(simd, loss, &chunk) } else { None };
+                    let known = if narrows {
+                        Known::of::<WANTED, S, F, L>(simd, loss, &chunk, narrow_first)
+                    } else {
+                        None
+                    };
                     for at in (0..end - start).step_by(n) {
                         let live = (end - start - at).min(n);
-                        let known = known.as_ref().map(|known| {
-                            let all = known.all && seeing.narrow_first;
-                            (known.part(simd, at), all && WANTED < wanted::SECOND)
-                        });
+                        let known = known.as_ref().map(|known| (known, at));
                         let part = chunk.part(at..at + n);
                         let jet = seeing.take(simd, loss, upstream, &part, live, known);
                         let to = [&mut *value, &mut *first, &mut *second];

@@ -798,8 +798,10 @@ pub(crate) fn store<S: Isa, F: Element>(v: V<F, S>, dst: &mut [F]) {
     v.store_slice(&mut dst[..lanes::<S, F>()]);
 }
 
-/// A unit in the last place of `v`.
+/// Error in units of the last place of the `f32` nearest to the truth.
 #[cfg(test)]
-pub(crate) fn ulp(v: f32) -> f64 {
-    2f64.powi(((v.abs().to_bits() >> 23) as i32).max(1) - 150)
+pub(crate) fn ulp32(got: f32, truth: f64) -> f64 {
+    let near = truth as f32;
+    let exponent = ((near.abs().to_bits() >> 23) as i32).max(1) - 150;
+    (f64::from(got) - truth).abs() / 2f64.powi(exponent)
 }

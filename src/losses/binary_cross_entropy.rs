@@ -12,7 +12,7 @@ use super::common::Outputs;
 use super::elements::Elements;
 use crate::error::Result;
 use crate::pointwise::{Domain, Jet, Narrow, Point, Pointwise};
-use crate::simd::log::{log, log_of_sum};
+use crate::simd::log::{complement, log, log_of_sum};
 use crate::simd::log1p::log_probability;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
@@ -54,15 +54,13 @@ impl Pointwise for OfProbabilities {
     fn narrow<S: Isa>(&self, simd: S, p: S::f32s, t: S::f32s) -> Option<Narrow<S>> {
         let c = |v: f32| simd::splat::<S, f32>(simd, v);
         let (zero, one) = (c(0.0), c(1.0));
-        let rest = one - p;
-        let lost = (one - rest) - p;
+        let [rest, lost] = complement(simd, p);
         let is_one = t.simd_eq(one);
         let value = if (is_one | t.simd_eq(zero)).all_true() {
             zero - log_of_sum(simd, is_one.select(p, rest), is_one.select(zero, lost))
         } else {
             let log_rest = log_of_sum(simd, rest, lost);
-            let other = one - t;
-            let other_lost = (one - other) - t;
+            let [other, other_lost] = complement(simd, t);
             zero - t.mul_add(log(simd, p), other.mul_add(log_rest, other_lost * log_rest))
         };
         let first = (p - t) / c(LEAST_VARIANCE as f32).max(p * rest);

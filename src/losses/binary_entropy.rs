@@ -13,7 +13,7 @@ use super::elements::Elements;
 use super::unit;
 use crate::error::Result;
 use crate::pointwise::{Domain, Jet, Narrow, Point, Pointwise};
-use crate::simd::log::{log as narrow_log, log_of_sum};
+use crate::simd::log::{complement, log as narrow_log, log_of_sum};
 use crate::simd::log1p::{log, log1p_minus};
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
@@ -40,12 +40,10 @@ impl Pointwise for BinaryEntropy {
     #[inline(always)]
     fn narrow<S: Isa>(&self, simd: S, p: S::f32s, _: S::f32s) -> Option<Narrow<S>> {
         let c = |v: f32| simd::splat::<S, f32>(simd, v);
-        let one = c(1.0);
-        let rest = one - p;
-        let lost = (one - rest) - p;
+        let [rest, lost] = complement(simd, p);
         let (log, log_rest) = (narrow_log(simd, p), log_of_sum(simd, rest, lost));
         let value = c(0.0) - p.mul_add(log, rest.mul_add(log_rest, lost * log_rest));
-        let holds = p.simd_ge(c(f32::MIN_POSITIVE)) & p.simd_lt(one);
+        let holds = p.simd_ge(c(f32::MIN_POSITIVE)) & p.simd_lt(c(1.0));
         Some(Narrow { value, first: log_rest - log, holds })
     }
 }

@@ -13,7 +13,7 @@ use super::elements::Elements;
 use super::unit;
 use crate::error::Result;
 use crate::pointwise::{Domain, Jet, Narrow, Point, Pointwise};
-use crate::simd::log::log as narrow_log;
+use crate::simd::log::{is_normal, log as narrow_log};
 use crate::simd::log1p::log;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
@@ -41,7 +41,7 @@ impl Pointwise for Entropy {
         let is_zero = p.simd_eq(c(0.0));
         let log = is_zero.select(c(f32::NEG_INFINITY), narrow_log(simd, p));
         let value = is_zero.select(c(0.0), c(0.0) - p * log);
-        let holds = is_zero | (p.simd_ge(c(f32::MIN_POSITIVE)) & p.simd_lt(c(1e18)));
+        let holds = is_zero | is_normal(simd, p);
         Some(Narrow { value, first: -log - c(1.0), holds })
     }
 }

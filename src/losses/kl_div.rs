@@ -13,15 +13,12 @@ use super::common::Outputs;
 use super::elements::Elements;
 use crate::error::Result;
 use crate::pointwise::{Jet, Narrow, Point, Pointwise};
-use crate::simd::exp::{exp_anywhere, exp_normal};
-use crate::simd::log::log as narrow_log;
+use crate::simd::exp::{NORMAL, exp_anywhere, exp_normal};
+use crate::simd::log::{FAR, is_normal, log as narrow_log};
 use crate::simd::log1p::log;
 use crate::simd::sum::two_sum;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
-
-/// Products of numbers below it are finite in `f32`.
-const FAR: f32 = 1e18;
 
 #[derive(Clone, Copy, Debug)]
 struct Divergence<const LOG_TARGET: bool>;
@@ -48,10 +45,10 @@ impl<const LOG_TARGET: bool> Pointwise for Divergence<LOG_TARGET> {
         let c = |v: f32| simd::splat::<S, f32>(simd, v);
         let zero = c(0.0);
         let (mass, log, normal, far) = if LOG_TARGET {
-            (exp_normal(simd, t)[0], t, t.abs().simd_lt(c(80.0)), 1e3)
+            // Products with the largest mass are finite.
+            (exp_normal(simd, t)[0], t, t.abs().simd_lt(c(NORMAL)), 1e3)
         } else {
-            let normal = t.simd_ge(c(f32::MIN_POSITIVE)) & t.simd_lt(c(FAR));
-            (t, narrow_log(simd, t), normal | t.simd_eq(zero), FAR)
+            (t, narrow_log(simd, t), is_normal(simd, t) | t.simd_eq(zero), FAR)
         };
         let [gap, gap_lost] = two_sum(log, -x);
         let value = mass.simd_eq(zero).select(zero, mass.mul_add(gap, mass * gap_lost));

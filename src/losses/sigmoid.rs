@@ -9,7 +9,7 @@ use super::elements::Elements;
 use crate::error::Result;
 use crate::pointwise::{Jet, Narrow, Point, Pointwise};
 use crate::simd::logistic::{self, Logistic};
-use crate::simd::{Element, Isa, splat};
+use crate::simd::{Element, Isa};
 use crate::view::{View, ViewMut};
 
 #[derive(Clone, Copy, Debug)]
@@ -45,11 +45,7 @@ impl Pointwise for LogSigmoid {
     #[inline(always)]
     fn narrow<S: Isa>(&self, simd: S, x: S::f32s, _: S::f32s) -> Option<Narrow<S>> {
         let logistic = logistic::Narrow::<S>::at(simd, x);
-        let [zero, one] = [0.0, 1.0].map(
-            #[inline(always)]
-            |v| splat::<S, f32>(simd, v),
-        );
-        let value = -logistic.log_beyond(simd, logistic.by_sign(simd, zero, one));
+        let value = -logistic.softplus_of_minus(simd);
         Some(Narrow { value, first: value, holds: logistic.holds(simd) })
     }
 }

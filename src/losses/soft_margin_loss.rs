@@ -44,7 +44,7 @@ impl Pointwise for SoftMargin {
         let c = |v: f32| simd::splat::<S, f32>(simd, v);
         let z = t * x;
         let logistic = logistic::Narrow::<S>::at(simd, z);
-        let value = logistic.log_beyond(simd, logistic.by_sign(simd, c(0.0), c(1.0)));
+        let value = logistic.softplus_of_minus(simd);
         let first = -t * logistic.against(simd);
         let holds = logistic.holds(simd) & t.abs().simd_eq(c(1.0));
         Some(Narrow { value, first, holds })

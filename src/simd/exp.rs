@@ -326,6 +326,9 @@ impl<S: Isa, F: Element> Shift<S, F> {
     }
 }
 
+/// Below it in magnitude, [`exp_normal`] is a normal number, and so is what few factors make of it.
+pub(crate) const NORMAL: f32 = 80.0;
+
 /// `exp(x)` in `f32` lanes, where it is a normal number, to 1.1 ulp; and what its last rounding took.
 #[inline(always)]
 pub(crate) fn exp_normal<S: Isa>(simd: S, x: S::f32s) -> [S::f32s; 2] {
@@ -379,13 +382,6 @@ mod tests {
         dispatch!(level, s => kernel(s, x, k, out));
     }
 
-    /// Error in units of the last place of the `f32` nearest to the truth.
-    fn ulp32(got: f32, truth: f64) -> f64 {
-        let near = truth as f32;
-        let exponent = ((near.abs().to_bits() >> 23) as i32).max(1) - 150;
-        (f64::from(got) - truth).abs() / 2f64.powi(exponent)
-    }
-
     fn levels() -> Vec<Level> {
         ["avx512", "avx2", "baseline"].iter().map(|n| Level::at_most(n).unwrap()).collect()
     }
@@ -407,7 +403,7 @@ mod tests {
             for (&x, &got) in block.iter().zip(&out) {
                 let truth = f64::from(x).exp() * 2f64.powf(-f64::from(k));
                 let relative = (f64::from(got) - truth).abs() / truth * 2f64.powi(23);
-                for (worst, error) in worst.iter_mut().zip([ulp32(got, truth), relative]) {
+                for (worst, error) in worst.iter_mut().zip([simd::ulp32(got, truth), relative]) {
                     if error > worst.0 {
                         *worst = (error, x);
                     }

@@ -10,8 +10,11 @@
 //! known (Dekker's FastTwoSum, Numerische Mathematik 18, 1971): what remains is a rounding of the
 //! result, and those of the last term, which is at most a fifth of it.
 
-use super::{Isa, polynomial, splat};
+use super::{Isa, Mask32, polynomial, splat};
 use fearless_simd::prelude::*;
+
+/// Products of numbers below it are finite.
+pub(crate) const FAR: f32 = 1e18;
 
 /// Fifteen bits, so that products with an exponent are exact.
 const LN2_HIGH: f32 = 0.693_145_75;
@@ -29,6 +32,21 @@ const SERIES: [f32; 9] = [
     0.129_300_8,
     -0.076_600_604,
 ];
+
+/// Where `u` is a normal number above 0, so small that products of two such are finite.
+#[inline(always)]
+pub(crate) fn is_normal<S: Isa>(simd: S, u: S::f32s) -> Mask32<S> {
+    let c = |v: f32| splat::<S, f32>(simd, v);
+    u.simd_ge(c(f32::MIN_POSITIVE)) & u.simd_lt(c(FAR))
+}
+
+/// `1 - p` of a `p` in [0, 1], and what its rounding took.
+#[inline(always)]
+pub(crate) fn complement<S: Isa>(simd: S, p: S::f32s) -> [S::f32s; 2] {
+    let one = splat::<S, f32>(simd, 1.0);
+    let rest = one - p;
+    [rest, (one - rest) - p]
+}
 
 /// `log u`.
 #[inline(always)]
@@ -69,12 +87,11 @@ mod tests {
                 #[inline(always)]
                 || {
                     let n = S::f32s::LEN;
-                    let one = splat::<S, f32>(simd, 1.0);
                     let mut all = Vec::with_capacity(u.len());
                     for u in u.chunks_exact(n) {
                         let u = simd::load::<S, f32>(simd, u);
-                        let rest = one - u;
-                        let logs = [log(simd, u), log_of_sum(simd, rest, (one - rest) - u)];
+                        let [rest, lost] = complement(simd, u);
+                        let logs = [log(simd, u), log_of_sum(simd, rest, lost)];
                         all.extend((0..n).map(|i| logs.map(|log| log[i])));
                     }
                     all
@@ -99,8 +116,7 @@ mod tests {
                     for ((worst, got), want) in
                         worst.iter_mut().zip(got).zip([wide.ln(), (-wide).ln_1p()])
                     {
-                        let ulp = simd::ulp(want as f32);
-                        let error = (f64::from(got) - want).abs() / ulp;
+                        let error = simd::ulp32(got, want);
                         if want.is_finite() && error > worst.0 {
                             *worst = (error, *u);
                         }

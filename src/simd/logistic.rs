@@ -9,7 +9,7 @@
 //! are ratios and a logarithm of positive numbers: nothing cancels. In `f64` lanes, in what precision
 //! the type of the caller's numbers needs; and, where `e` is a normal number of it, in `f32` lanes.
 
-use super::exp::{Shift, exp_normal};
+use super::exp::{NORMAL, Shift, exp_normal};
 use super::log1p::log1p;
 use super::{Element, Isa, Mask32, polynomial, splat};
 use crate::float::Kind;
@@ -138,10 +138,10 @@ impl<S: Isa> Narrow<S> {
         Self { x, e: exp_normal(simd, -x.abs()) }
     }
 
-    /// Where the exponential is normal, and so is what few factors make of it.
+    /// Where the exponential is normal enough.
     #[inline(always)]
     pub(crate) fn holds(&self, simd: S) -> Mask32<S> {
-        self.x.abs().simd_lt(splat::<S, f32>(simd, 80.0))
+        self.x.abs().simd_lt(splat::<S, f32>(simd, NORMAL))
     }
 
     /// `mass |x| + log(1 + exp(-|x|))`; the logarithm by itself would be rounded once more.
@@ -152,6 +152,13 @@ impl<S: Isa> Narrow<S> {
         let low = (e * splat::<S, f32>(simd, -0.5)).mul_add(low, low);
         let rest = (polynomial::<S, f32, _>(simd, &NARROW, e) * e).mul_add(e, low);
         e + mass.mul_add(self.x.abs(), rest)
+    }
+
+    /// `softplus(-x)`, which is minus the logarithm of the sigmoid.
+    #[inline(always)]
+    pub(crate) fn softplus_of_minus(&self, simd: S) -> S::f32s {
+        let c = |v: f32| splat::<S, f32>(simd, v);
+        self.log_beyond(simd, self.by_sign(simd, c(0.0), c(1.0)))
     }
 
     /// `a` where `x > 0`, else `b`.
@@ -231,7 +238,7 @@ mod tests {
                     let (e, wide) = (f64::from(-x.abs()).exp(), f64::from(*x));
                     let want = [e.ln_1p(), e / (1.0 + e), 1.0 / (1.0 + (-wide).exp())];
                     for ((worst, got), want) in worst.iter_mut().zip(got).zip(want) {
-                        let error = (f64::from(got) - want).abs() / simd::ulp(want as f32);
+                        let error = simd::ulp32(got, want);
                         if error > worst.0 {
                             *worst = (error, *x);
                         }

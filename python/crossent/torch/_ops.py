@@ -126,6 +126,11 @@ def check_reduction(reduction: str, denominator: float | None, empty: float, *mo
         raise ValueError(f"denominator must be positive and finite, got {denominator}")
 
 
+def check_smoothing(label_smoothing: float) -> None:
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
+
+
 def check_warp(
     mask: Tensor | None, shape: torch.Size, temperature: float, softcap: float | None
 ) -> None:
@@ -474,8 +479,7 @@ def _cross_entropy_shape(
     check_shape(sample_weight, shape, "sample_weight")
     check_reduction(reduction, denominator, empty)
     check_warp(mask, input.shape, temperature, softcap)
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
+    check_smoothing(label_smoothing)
     return shape if reduction == "none" else torch.Size()
 
 

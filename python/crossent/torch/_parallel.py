@@ -71,7 +71,7 @@ def _each_rank(x: Tensor, group: Any) -> Tensor:
 
 def _loss_of_top(x: Tensor, at: Tensor, axis: int) -> Tensor:
     """log(1 + R) of the class at the maximum, in float64: its error is one of the share's."""
-    if _composes(x, at, axis):
+    if _call(x, at, axis, 0.0)[2]:
         return -composed.token_log_prob(x.double(), at, None, axis, 1.0, None)[0]
     if x.is_cpu:
         answers, _ = _core.token_log_prob(
@@ -82,18 +82,17 @@ def _loss_of_top(x: Tensor, at: Tensor, axis: int) -> Tensor:
     return -log_prob.reshape(at.shape)
 
 
-def _options(axis: int, smoothing: float) -> tuple[Any, ...]:
-    return IGNORED, "none", smoothing, axis, 1.0, None, 0.0, None, nan
-
-
-def _composes(x: Tensor, at: Tensor, axis: int) -> bool:
-    return _ops.cross_entropy.composes((x, at, None, None, None), _options(axis, 0.0))
+def _call(x: Tensor, at: Tensor, axis: int, smoothing: float) -> tuple[Any, Any, bool]:
+    """Arguments and options of the operator for the losses of rows, and whether it composes."""
+    tensors = (x, at, None, None, None)
+    options = (IGNORED, "none", smoothing, axis, 1.0, None, 0.0, None, nan)
+    return tensors, options, _ops.cross_entropy.composes(tensors, options)
 
 
 def _cross_entropy(x: Tensor, at: Tensor, axis: int, smoothing: float) -> Tensor:
     """The losses of rows."""
-    tensors, options = (x, at, None, None, None), _options(axis, smoothing)
-    if _composes(x, at, axis):
+    tensors, options, composes = _call(x, at, axis, smoothing)
+    if composes:
         return _ops.cross_entropy.formula(*tensors, *options)
     loss: Tensor = _ops.cross_entropy.op(*tensors, *options, None, 0)[0]
     return loss
@@ -104,8 +103,8 @@ def _gradient(x: Tensor, at: Tensor, axis: int, up: Tensor) -> Tensor:
     if x.is_cuda and x.dtype == torch.float16:
         # Whose gradient the fused kernel rounds before it is multiplied.
         x = x.float()
-    tensors, options = (x, at, None, None, None), _options(axis, 0.0)
-    if _composes(x, at, axis):
+    tensors, options, composes = _call(x, at, axis, 0.0)
+    if composes:
         needs = [True, False, False, False, False]
         found = _ops.derived(_ops.cross_entropy.formula, tensors, options, up, needs)[0]
         assert found is not None
@@ -156,8 +155,8 @@ def _merge(mine: Slice, live: Tensor, sizes: Tensor, rules: Rules) -> Merged:
     if smoothing > 0.0:
         below = composed.product(sizes.double().view(-1, *(1,) * top.ndim), -lower).sum(0)
         mean_gap = (gaps.masked_fill(tops == -inf, inf).sum(0) + below) / rules.classes
-        share = top.new_tensor(1.0 - smoothing)
-        loss = log + composed.product(share, gap) + smoothing * mean_gap
+        sure = top.new_tensor(1.0 - smoothing)
+        loss = log + composed.product(sure, gap) + smoothing * mean_gap
     log_sum_exp = top + log
     loss = loss + rules.z_loss * log_sum_exp * log_sum_exp if rules.z_loss else loss
     share = parts[dist.get_rank(rules.group)] / (1.0 + rest)
@@ -194,7 +193,7 @@ class _VocabParallel(torch.autograd.Function):
         extra = 2.0 * rules.z_loss * log_sum_exp if rules.z_loss else torch.zeros_like(log)
         factor = (g * (1.0 + extra) * share).masked_fill(~live, 0.0)
         even = g * (smoothing / rules.classes)
-        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        wide = _ops.result_type(x)
         slope = _gradient(x, at, axis, factor.to(wide))
         # No softmax, and a slice of which nothing was looked at.
         lost = torch.isnan(factor) & (at == IGNORED)
@@ -288,8 +287,7 @@ def vocab_parallel_cross_entropy(
     _ops.check_shape(target, shape, "target")
     _ops.check_shape(sample_weight, shape, "sample_weight")
     _ops.check_reduction(reduction, denominator, empty)
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
+    _ops.check_smoothing(label_smoothing)
     if not 0.0 <= z_loss < inf:
         raise ValueError(f"z_loss must be at least 0 and finite, got {z_loss}")
     if target.device != logits_shard.device:
