@@ -14,6 +14,7 @@ pub(crate) mod log;
 pub(crate) mod log1p;
 pub(crate) mod logistic;
 pub(crate) mod sum;
+pub(crate) mod two;
 
 pub(crate) use fearless_simd::prelude::*;
 
@@ -446,7 +447,7 @@ mod x86 {
 
         #[inline(always)]
         fn exp2_f32(self, t: Self::f32s) -> Self::f32s {
-            const TABLE: [u32; 16] = exp::table_f32();
+            const TABLE: [u32; 16] = exp::table_f32(&exp::SIXTEENTHS);
             let t = t.bitcast::<Self::u32s>();
             let table = Self::u32s::from_slice(self, &TABLE);
             // SAFETY: the token proves AVX-512.
@@ -567,7 +568,7 @@ mod x86 {
 
         #[inline(always)]
         fn exp2_f32(self, t: Self::f32s) -> Self::f32s {
-            const TABLE: [u32; 8] = exp::table_f32();
+            const TABLE: [u32; 8] = exp::table_f32(&exp::EIGHTHS);
             let t = t.bitcast::<Self::u32s>();
             let table = Self::u32s::from_slice(self, &TABLE);
             // SAFETY: the token proves AVX2.

@@ -12,7 +12,15 @@
 //!
 //! The powers are taken through logarithms: of a sure target `log m` is minus a softplus, without
 //! rounding `m` to 0, and `r` is minus the sigmoid or the sigmoid of `-x`, so that a gradient has no
-//! power below `m^g` and stays finite where `m` vanishes, also for `g < 1`.
+//! power below `m^g` and stays finite where `m` vanishes, also for `g < 1`. Of other targets, with
+//! `e = exp(-|x|)`,
+//!
+//! ```text
+//! -log m = log(1 + e) - log n,    n = (1 - t) + t e  where x > 0,  t + (1 - t) e  elsewhere
+//! ```
+//!
+//! where neither term is negative. The relative error of a power is `g` times the error of the
+//! logarithm: for `f64`, what goes into the loss is held in two parts.
 
 use super::binary_cross_entropy_with_logits::WithLogits;
 use super::common::Outputs;
@@ -21,8 +29,9 @@ use crate::error::{Error, Result};
 use crate::float::Kind;
 use crate::pointwise::{Jet, Narrow, Point, Pointwise};
 use crate::simd::exp::Shift;
-use crate::simd::log1p::log_probability;
+use crate::simd::log1p::log_of_two;
 use crate::simd::logistic::Logistic;
+use crate::simd::two::Two;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
 
@@ -40,60 +49,72 @@ impl Pointwise for Options {
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
         let c = |v: f64| simd::splat::<S, f64>(simd, v);
         let (zero, one, t, x) = (c(0.0), c(1.0), p.t, p.x);
+        let two = |v: S::f64s| Two::<S, F>::of(simd, v);
         let entropy = WithLogits.at::<S, F>(simd, p);
+        let rest = two(one).plus(two(-t));
         let balance = if self.alpha < 0.0 {
-            one
+            two(one)
         } else {
-            c(self.alpha).mul_add(t, c(1.0 - self.alpha) * (one - t))
-        };
-        let balanced = |jet: Jet<S>| Jet {
-            value: balance * jet.value,
-            first: balance * jet.first,
-            second: balance * jet.second,
+            let (alpha, other) = (two(c(self.alpha)), two(one).plus(two(c(-self.alpha))));
+            alpha.times(simd, two(t)).plus(other.times(simd, rest))
         };
         if self.gamma == 0.0 {
-            return balanced(entropy);
+            let balanced = |v: S::f64s| balance.high * v;
+            return Jet {
+                value: balanced(entropy.value),
+                first: balanced(entropy.first),
+                second: balanced(entropy.second),
+            };
         }
         let logistic = Logistic::<S, F>::at(simd, x);
-        let (positive, slope) = (t.simd_eq(one), logistic.slope());
         let (up, down) = (logistic.sigmoid(simd), logistic.against(simd));
-        let log = logistic.log(simd);
-        // -log m of a sure target: softplus(x) or softplus(-x), and what its rounding took.
-        let far = positive.select(x, -x).max(zero);
-        let softplus = far + log;
-        let lost = far.simd_lt(c(f64::INFINITY)).select(log - (softplus - far), zero);
-        let (mut minus_log, mut lost) = (softplus, lost);
+        let log = logistic.exact_log(simd);
+        // Of a sure target it is softplus(x) or softplus(-x).
+        let positive = t.simd_eq(one);
+        let mut minus_log = two(positive.select(x, -x).max(zero)).plus(log);
         let mut r = positive.select(-up, down);
-        let mut r_slope = -slope;
+        let mut r_slope = -logistic.slope();
         let sure = positive | t.simd_eq(zero);
         if !sure.all_true() {
-            let m = t.mul_add(down, (one - t) * up);
-            let tilt = (one - c(2.0) * t) * slope / m;
-            minus_log = sure.select(minus_log, -log_probability::<S, F>(simd, m, m - one));
-            lost = sure.select(lost, zero);
+            let (to_x, against) = (logistic.is_positive(simd), logistic.odds());
+            let (large, small) = (
+                Two::select(to_x, rest, two(t)),
+                Two::select(to_x, two(t), rest).times(simd, against),
+            );
+            let n = large.plus(small);
+            minus_log = Two::select(sure, minus_log, log.plus(log_of_two(simd, n).negated()));
+            let tilt = (one - c(2.0) * t) * logistic.small() / n.high;
             r = sure.select(r, tilt);
             r_slope = sure.select(r_slope, tilt.mul_add(down - up, -(tilt * tilt)));
         }
         let g = c(self.gamma);
-        let y = -(g * minus_log);
-        let y_lost = -(g * lost + simd::lost(simd, g, minus_log, -y));
+        let y = two(-g).times(simd, minus_log);
         // In a unit of 2^-64, so that what is subnormal is rounded once.
         let unit = if F::KIND == Kind::F64 { -64.0 } else { 0.0 };
         let shift = Shift::<S, f64>::new(simd, zero, c(unit));
-        let power = shift.exp_by::<false>(simd, F::wide_exp_constants::<S>(), y);
-        let y_lost = y_lost.simd_eq(y_lost).select(y_lost, zero);
-        let power = power.mul_add(y_lost, power) * c(unit.exp2());
+        let [power, power_low] = shift.exp_in_two(simd, F::wide_exp_constants::<S>(), y.high);
+        let power = Two::new([power, power.mul_add(y.low(simd), power_low)]);
+        let factor = balance.times(simd, power);
+        let unit = c(unit.exp2());
 
+        // The cross-entropy in two parts. No mass on an infinite logit is nothing.
+        let mass = Two::select(logistic.is_positive(simd), rest, two(t));
+        let far = mass.high.simd_eq(zero).select(zero, x.abs());
+        let cross_entropy = mass.times(simd, two(far)).plus(log);
         // Nothing times an infinite cross-entropy is nothing.
+        let nothing = factor.high.simd_eq(zero);
+        let cross_entropy = Two::select(nothing, two(zero), cross_entropy);
         let times = |factor: S::f64s, v: S::f64s| factor.simd_eq(zero).select(zero, factor * v);
         let (gr, curve) = (g * r, g * g.mul_add(r * r, r_slope));
         let first = entropy.first + times(gr, entropy.value);
         let second = (c(2.0) * gr).mul_add(entropy.first, entropy.second);
-        balanced(Jet {
-            value: times(power, entropy.value),
-            first: power * first,
-            second: power * (second + times(curve, entropy.value)),
-        })
+        let second = second + times(curve, entropy.value);
+        let scale = factor.rounded(simd) * unit;
+        Jet {
+            value: factor.times(simd, cross_entropy).rounded(simd) * unit,
+            first: scale * first,
+            second: scale * second,
+        }
     }
 
     /// Of a loss without focus or balance: powers take more bits than `f32` has.

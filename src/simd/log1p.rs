@@ -21,6 +21,8 @@
 //!
 //! where `k = 0` has `others` itself for the numerator.
 
+use super::sum::two_sum;
+use super::two::Two;
 use super::{Element, Isa, lost, polynomial, splat};
 use crate::float::Kind;
 use fearless_simd::SimdBase;
@@ -117,6 +119,34 @@ pub(crate) fn log1p<S: Isa>(simd: S, x: S::f64s, short: S::f64s) -> S::f64s {
     x.simd_lt(c(simd, f64::INFINITY)).select(log, x)
 }
 
+/// [`log1p`] of an `x` in [0, 1], in two parts to 2^-57 of itself; NaN at NaN.
+#[inline(always)]
+pub(crate) fn log1p_in_two<S: Isa>(simd: S, x: S::f64s, short: S::f64s) -> [S::f64s; 2] {
+    let u = x + c(simd, 1.0);
+    let log = log_in_two(simd, u, x, x - (u - c(simd, 1.0)), short);
+    log.map(
+        #[inline(always)]
+        |log| x.simd_eq(x).select(log, x),
+    )
+}
+
+/// `log(u + low)` of a probability above 0 that `u` is rounded from: within 2^-57 of itself or of 1
+/// where `F` is `f64`, else within 2^-30 of itself. NaN at NaN.
+#[inline(always)]
+pub(crate) fn log_of_two<S: Isa, F: Element>(simd: S, u: Two<S, F>) -> Two<S, F> {
+    let (low, u) = (u.low(simd), u.high);
+    let less_one = u - c(simd, 1.0);
+    if F::KIND == Kind::F32 {
+        return Two::of(simd, u.simd_eq(u).select(short_log(simd, u, less_one), u));
+    }
+    let above = c(simd, f64::MIN_POSITIVE).max(u);
+    let log = log_in_two(simd, above, less_one, c(simd, 0.0), low);
+    Two::new(log.map(
+        #[inline(always)]
+        |log| u.simd_eq(u).select(log, u),
+    ))
+}
+
 /// `log u` of a probability `u`, of which `u - 1` is given more exactly than `u` holds it: at an `u`
 /// that is 1 less a probability, that probability negated. Below -700 at 0, NaN at NaN.
 #[inline(always)]
@@ -208,6 +238,43 @@ fn log_exact<S: Isa>(
     lost: S::f64s,
     short: S::f64s,
 ) -> S::f64s {
+    let Pieces { k, f, half_square, tail } = pieces(simd, u, less_one, lost, short);
+    k.mul_add(c(simd, LN2_HIGH), f - (half_square - tail))
+}
+
+/// The same in two parts, to 2^-57 of itself or of 1, whichever is more.
+#[inline(always)]
+fn log_in_two<S: Isa>(
+    simd: S,
+    u: S::f64s,
+    less_one: S::f64s,
+    lost: S::f64s,
+    short: S::f64s,
+) -> [S::f64s; 2] {
+    let Pieces { k, f, half_square, tail } = pieces(simd, u, less_one, lost, short);
+    let square_lost = super::lost(simd, c(simd, 0.5) * f, f, half_square);
+    // The product is exact.
+    let [high, high_lost] = two_sum(k * c(simd, LN2_HIGH), f);
+    let [log, log_lost] = two_sum(high, -half_square);
+    two_sum(log, tail + (high_lost + (log_lost - square_lost)))
+}
+
+/// Of `log u = k ln 2 + f - f^2/2 + tail`, where the low part of `k ln 2` is in the tail.
+struct Pieces<S: Isa> {
+    k: S::f64s,
+    f: S::f64s,
+    half_square: S::f64s,
+    tail: S::f64s,
+}
+
+#[inline(always)]
+fn pieces<S: Isa>(
+    simd: S,
+    u: S::f64s,
+    less_one: S::f64s,
+    lost: S::f64s,
+    short: S::f64s,
+) -> Pieces<S> {
     let (k, f, whole) = octave(simd, u, less_one);
     let correction = (whole.select(c(simd, 0.0), lost) + short) / u;
     let half_square = c(simd, 0.5) * f * f;
@@ -215,7 +282,7 @@ fn log_exact<S: Isa>(
     let z = s * s;
     let r = polynomial::<S, f64, _>(simd, &SERIES, z);
     let tail = s.mul_add(half_square + r * z, k.mul_add(c(simd, LN2_LOW), correction));
-    k.mul_add(c(simd, LN2_HIGH), f - (half_square - tail))
+    Pieces { k, f, half_square, tail }
 }
 
 #[inline(always)]

@@ -10,7 +10,8 @@
 //! the type of the caller's numbers needs; and, where `e` is a normal number of it, in `f32` lanes.
 
 use super::exp::{NORMAL, Shift, exp_normal};
-use super::log1p::log1p;
+use super::log1p::{log1p, log1p_in_two};
+use super::two::{Mask64, Two};
 use super::{Element, Isa, Mask32, polynomial, splat};
 use crate::float::Kind;
 use fearless_simd::prelude::*;
@@ -86,10 +87,32 @@ impl<S: Isa, F: Element> Logistic<S, F> {
         polynomial::<S, f64, _>(simd, &SHORT, e) * e
     }
 
+    /// The same, more exactly than an `f64`.
+    #[inline(always)]
+    pub(crate) fn exact_log(&self, simd: S) -> Two<S, F> {
+        let [e, low] = self.e;
+        if F::KIND == Kind::F64 {
+            return Two::new(log1p_in_two(simd, e, low));
+        }
+        Two::of(simd, self.log(simd))
+    }
+
+    /// `exp(-|x|)`.
+    #[inline(always)]
+    pub(crate) fn odds(&self) -> Two<S, F> {
+        Two::new(self.e)
+    }
+
+    /// Whether `x > 0`.
+    #[inline(always)]
+    pub(crate) fn is_positive(&self, simd: S) -> Mask64<S> {
+        self.x.simd_gt(splat::<S, f64>(simd, 0.0))
+    }
+
     /// `a` where `x > 0`, else `b`; `b` at a NaN.
     #[inline(always)]
     pub(crate) fn by_sign(&self, simd: S, a: S::f64s, b: S::f64s) -> S::f64s {
-        self.x.simd_gt(splat::<S, f64>(simd, 0.0)).select(a, b)
+        self.is_positive(simd).select(a, b)
     }
 
     /// `sigmoid(x)`.
@@ -128,14 +151,17 @@ const NARROW: [f32; 9] = [
 #[derive(Clone, Copy)]
 pub(crate) struct Narrow<S: Isa> {
     x: S::f32s,
-    /// `exp(-|x|)`, and what its last rounding took.
-    e: [S::f32s; 2],
+    /// `exp(-|x|)`.
+    e: S::f32s,
+    /// The same in two parts, of which the first is far the larger.
+    parts: [S::f32s; 2],
 }
 
 impl<S: Isa> Narrow<S> {
     #[inline(always)]
     pub(crate) fn at(simd: S, x: S::f32s) -> Self {
-        Self { x, e: exp_normal(simd, -x.abs()) }
+        let (e, parts) = exp_normal(simd, -x.abs());
+        Self { x, e, parts }
     }
 
     /// Where the exponential is normal enough.
@@ -144,21 +170,18 @@ impl<S: Isa> Narrow<S> {
         self.x.abs().simd_lt(splat::<S, f32>(simd, NORMAL))
     }
 
-    /// `mass |x| + log(1 + exp(-|x|))`; the logarithm by itself would be rounded once more.
+    /// `gap + log(1 + exp(-|x|))`; the logarithm by itself would be rounded once more.
     #[inline(always)]
-    pub(crate) fn log_beyond(&self, simd: S, mass: S::f32s) -> S::f32s {
-        let [e, low] = self.e;
-        // What the rounding of e took counts by 1 / (1 + e), to a tenth.
-        let low = (e * splat::<S, f32>(simd, -0.5)).mul_add(low, low);
-        let rest = (polynomial::<S, f32, _>(simd, &NARROW, e) * e).mul_add(e, low);
-        e + mass.mul_add(self.x.abs(), rest)
+    pub(crate) fn log_and(&self, simd: S, gap: S::f32s) -> S::f32s {
+        let (e, [large, small]) = (self.e, self.parts);
+        let rest = polynomial::<S, f32, _>(simd, &NARROW, e).mul_add(e * e, small);
+        large + (gap + rest)
     }
 
     /// `softplus(-x)`, which is minus the logarithm of the sigmoid.
     #[inline(always)]
     pub(crate) fn softplus_of_minus(&self, simd: S) -> S::f32s {
-        let c = |v: f32| splat::<S, f32>(simd, v);
-        self.log_beyond(simd, self.by_sign(simd, c(0.0), c(1.0)))
+        self.log_and(simd, (-self.x).max(splat::<S, f32>(simd, 0.0)))
     }
 
     /// `a` where `x > 0`, else `b`.
@@ -170,14 +193,13 @@ impl<S: Isa> Narrow<S> {
     /// `sigmoid(-|x|)`.
     #[inline(always)]
     pub(crate) fn small(&self, simd: S) -> S::f32s {
-        let [e, _] = self.e;
-        e / (e + splat::<S, f32>(simd, 1.0))
+        self.e / (self.e + splat::<S, f32>(simd, 1.0))
     }
 
     /// `sigmoid(-x)`.
     #[inline(always)]
     pub(crate) fn against(&self, simd: S) -> S::f32s {
-        let ([e, _], one) = (self.e, splat::<S, f32>(simd, 1.0));
+        let (e, one) = (self.e, splat::<S, f32>(simd, 1.0));
         self.by_sign(simd, e, one) / (e + one)
     }
 
@@ -186,7 +208,8 @@ impl<S: Isa> Narrow<S> {
     #[inline(always)]
     pub(crate) fn sigmoid(&self, simd: S) -> S::f32s {
         let c = |v: f32| splat::<S, f32>(simd, v);
-        let [e, low] = self.e;
+        let (e, [large, small]) = (self.e, self.parts);
+        let low = (large - e) + small;
         let sum = e + c(1.0);
         let sum_low = (e - (sum - c(1.0))) + low;
         let (over, over_low) = (self.by_sign(simd, c(1.0), e), self.by_sign(simd, c(0.0), low));
@@ -213,7 +236,7 @@ mod tests {
                     let mut all = Vec::with_capacity(x.len());
                     for x in x.chunks_exact(n) {
                         let at = Narrow::at(simd, simd::load::<S, f32>(simd, x));
-                        let log = at.log_beyond(simd, splat::<S, f32>(simd, 0.0));
+                        let log = at.log_and(simd, splat::<S, f32>(simd, 0.0));
                         let three = [log, at.small(simd), at.sigmoid(simd)];
                         all.extend((0..n).map(|i| three.map(|v| v[i])));
                     }
