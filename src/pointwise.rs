@@ -13,21 +13,26 @@ use crate::error::Result;
 use crate::float::Kind;
 use crate::pool;
 use crate::reduce::Upstream;
-use crate::simd::sum::{Compensated, Wide, Wide32, Wide64, two_sum};
+use crate::simd::sum::{Compensated, Wide, Wide64, two_sum};
 use crate::simd::{self, Element, Isa, Mask32, dispatch, splat};
 use crate::view::{Rows, RowsMut, Span, Spans};
 use fearless_simd::prelude::*;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-/// Elements of a tile: what is staged of them fits the first-level cache.
-const TILE: usize = 1024;
+/// Bytes of an array that a tile takes: what is staged and computed fits the first-level cache.
+const TILE: usize = 8 << 10;
 /// Elements that a thread draws at a time.
 const SPAN: usize = 64 << 10;
 /// Rows that a thread draws at the least, where neighbours in memory are rows.
 const LINE: usize = 256;
 /// Elements from which on a call is shared between threads.
 const PARALLEL: usize = 64 << 10;
+/// Elements whose use of `f32` lanes is decided together: a line of the cache.
+const BLOCK: usize = 16;
+/// By how many elements inputs are asked for before they are used: arithmetic hides the time that
+/// memory takes only where what comes next is on its way, also beyond the end of a page.
+const AHEAD: usize = 1024;
 /// Bytes of an output from which on it is written past the caches.
 const STREAM: usize = 8 << 20;
 
@@ -247,7 +252,8 @@ struct Seeing<S: Isa> {
     /// Of `f64` elements, whose ulp has no room for the roundings of a sum.
     exact: Wide64<S>,
     sum: S::f64s,
-    narrow: Wide32<S>,
+    /// Of those in `f32` lanes.
+    usual: [S::f64s; 2],
     excess: S::f64s,
 }
 
@@ -318,8 +324,8 @@ impl<S: Isa> Seeing<S> {
     }
 }
 
-/// Takes whole vectors up to the first with an element that is not usual, as [`Pointwise::narrow`] has
-/// it; returns how many elements. Derivatives are multiplied by `scale`.
+/// Takes whole blocks up to the first with an element that is not usual, as [`Pointwise::narrow`] has
+/// it; returns how many elements, and adds their losses to sums. Derivatives are multiplied by `scale`.
 #[inline(always)]
 fn take_usual<const WANTED: u8, S: Isa, F: Element, L: Pointwise>(
     simd: S,
@@ -327,9 +333,8 @@ fn take_usual<const WANTED: u8, S: Isa, F: Element, L: Pointwise>(
     scale: f32,
     (x, t): (&[F], Option<&[F]>),
     [value, first]: [&mut [F]; 2],
-    sum: &mut Wide32<S>,
+    sums: &mut [S::f64s; 2],
 ) -> usize {
-    let n = S::f32s::LEN;
     let (Some(x), Some(value), Some(first)) =
         (F::as_f32s(x), F::as_f32s_mut(value), F::as_f32s_mut(first))
     else {
@@ -337,25 +342,38 @@ fn take_usual<const WANTED: u8, S: Isa, F: Element, L: Pointwise>(
     };
     // A loss without targets does not look at them.
     let t = t.and_then(F::as_f32s).unwrap_or(x);
-    let (mut so_far, mut taken) = (*sum, 0);
-    for (x, t) in x.chunks_exact(n).zip(t.chunks_exact(n)) {
-        let load = |from: &[f32]| simd::load::<S, f32>(simd, from);
-        let Some(usual) = loss.narrow(simd, load(x), load(t)) else { break };
-        if !usual.holds.all_true() {
+    let mut taken = 0;
+    for (x, t) in x.chunks_exact(BLOCK).zip(t.chunks_exact(BLOCK)) {
+        simd.prefetch(x, AHEAD);
+        simd.prefetch(t, AHEAD);
+        let mut all = true;
+        for at in (0..BLOCK).step_by(S::f32s::LEN) {
+            let load = |from: &[f32]| simd::load::<S, f32>(simd, &from[at..]);
+            let Some(usual) = loss.narrow(simd, load(x), load(t)) else { return 0 };
+            all &= usual.holds.all_true();
+            let at = taken + at..taken + at + S::f32s::LEN;
+            if let Some(to) = value.get_mut(at.clone()) {
+                simd::store::<S, f32>(usual.value, to);
+            }
+            if WANTED >= wanted::FIRST
+                && let Some(to) = first.get_mut(at)
+            {
+                simd::store::<S, f32>(usual.first * splat::<S, f32>(simd, scale), to);
+            }
+        }
+        if !all {
             break;
         }
-        so_far.add(usual.value);
-        if let Some(to) = value.get_mut(taken..taken + n) {
-            simd::store::<S, f32>(usual.value, to);
-        }
-        if WANTED >= wanted::FIRST
-            && let Some(to) = first.get_mut(taken..taken + n)
-        {
-            simd::store::<S, f32>(usual.first * splat::<S, f32>(simd, scale), to);
-        }
-        taken += n;
+        taken += BLOCK;
     }
-    *sum = so_far;
+    // In a loop of its own: widening what comes from memory is half the work.
+    let n = S::f64s::LEN;
+    let [mut a, mut b] = *sums;
+    for values in value[..taken].chunks_exact(2 * n) {
+        a += simd.load_f64s_f32(&values[..n]);
+        b += simd.load_f64s_f32(&values[n..]);
+    }
+    *sums = [a, b];
     taken
 }
 
@@ -452,7 +470,7 @@ impl<'b, F> Sources<'b, F> {
     }
 }
 
-/// Computes a tile: the loss is written where `value` is not empty, derivatives as wanted.
+/// Computes a tile: the loss is written to `value`, derivatives as wanted.
 fn compute<F: Element, L: Pointwise>(
     loss: &L,
     upstream: f64,
@@ -474,12 +492,8 @@ fn compute<F: Element, L: Pointwise>(
                 let (n, many) = (S::f64s::LEN, S::f32s::LEN);
                 let len = from.x.len();
                 let zero = splat::<S, f64>(simd, 0.0);
-                let mut seeing = Seeing {
-                    exact: Wide64::zero(simd),
-                    sum: zero,
-                    narrow: Wide32::zero(simd),
-                    excess: zero,
-                };
+                let mut seeing =
+                    Seeing { exact: Wide64::zero(simd), sum: zero, usual: [zero; 2], excess: zero };
                 let weights = from.weights.filter(|_| !PLAIN);
                 let from = Sources { weights, ..*from };
                 let scale = upstream as f32;
@@ -494,13 +508,17 @@ fn compute<F: Element, L: Pointwise>(
                         let to = [&mut *value, &mut *first]
                             .map(|to| to.get_mut(start..).unwrap_or_default());
                         let from = (&from.x[start..], from.t.map(|t| &t[start..]));
-                        let sum = &mut seeing.narrow;
-                        start += take_usual::<WANTED, S, F, L>(simd, loss, scale, from, to, sum);
+                        let sums = &mut seeing.usual;
+                        start += take_usual::<WANTED, S, F, L>(simd, loss, scale, from, to, sums);
                     }
                     if start == len {
                         break;
                     }
                     let end = (start + many).min(len);
+                    simd::prefetch_all(simd, &from.x[start..end], AHEAD);
+                    if let Some(t) = from.t {
+                        simd::prefetch_all(simd, &t[start..end], AHEAD);
+                    }
                     let filled;
                     let chunk = if end - start == many {
                         from.part(start..end)
@@ -539,7 +557,10 @@ fn compute<F: Element, L: Pointwise>(
                     sum: if F::KIND == Kind::F64 {
                         seeing.exact.total()
                     } else {
-                        seeing.sum.reduce_sum() + seeing.narrow.total()
+                        {
+                            let [a, b] = seeing.usual;
+                            (seeing.sum + (a + b)).reduce_sum()
+                        }
                     },
                     outside: L::DOMAIN != Domain::Everywhere
                         && seeing.excess.simd_gt(zero).any_true(),
@@ -624,9 +645,10 @@ impl<L: Pointwise> Job<'_, L> {
     fn span<F: Element>(&self, span: &mut Span<'_>, to: Places, s: &mut Scratch<F>) -> Found {
         let classes = self.input.classes();
         let across = self.across();
+        let most = TILE / size_of::<F>();
         let (height, width) = match across {
-            true => (TILE, 1),
-            false => ((TILE / classes.max(1)).max(1), classes.clamp(1, TILE)),
+            true => (most, 1),
+            false => ((most / classes.max(1)).max(1), classes.clamp(1, most)),
         };
         let mut found = Found::default();
         let all = span.rows();
@@ -704,7 +726,7 @@ impl<L: Pointwise> Job<'_, L> {
             _ => wanted::VALUE,
         };
         for (buffer, is_wanted) in [
-            (&mut s.value, to.losses.is_some()),
+            (&mut s.value, true),
             (&mut s.first, to.grad.is_some()),
             (&mut s.second, to.second.is_some()),
         ] {

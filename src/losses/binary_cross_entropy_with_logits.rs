@@ -67,8 +67,9 @@ impl Pointwise for WithLogits {
     fn narrow<S: Isa>(&self, simd: S, x: S::f32s, t: S::f32s) -> Option<Narrow<S>> {
         let c = |v: f32| simd::splat::<S, f32>(simd, v);
         let logistic = logistic::Narrow::<S>::at(simd, x);
+        // b x for x > 0, else -a x, rounded once.
+        let value = logistic.log_and(simd, (-t).mul_add(x, x.max(c(0.0))));
         let rest = c(1.0) - t;
-        let value = logistic.log_beyond(simd, logistic.by_sign(simd, rest, t));
         let small = logistic.small(simd);
         let first = logistic.by_sign(simd, rest - small, small - t);
         let holds = logistic.holds(simd) & t.simd_ge(c(0.0)) & t.simd_le(c(1.0));

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! The factor `c` makes the table exact: rounding `2^(i / steps)` to floats would err by up to half
-//! an ulp, and one `c` in [1, 1.02] brings every `c 2^(i / steps)` to within a tenth or two of a
+//! an ulp, and one `c` in [1, 1.02] brings every `c 2^(i / steps)` to within a tenth or so of a
 //! float (Gal's accurate tables, with one free number instead of one an entry). The polynomial
 //! absorbs it at no cost.
 //!
@@ -86,10 +86,10 @@ const F32: Constants<f32> = f32_in(
 );
 /// 2^-32.
 const F32_BY_8: Constants<f32> =
-    f32_in(8.0, &[-0.018_853_309, 0.981_146_7, 0.490_573_35, 0.163_537_82, 0.040_885_013]);
+    f32_in(8.0, &[-0.005_087_229_4, 0.994_912_74, 0.497_456_4, 0.165_832_36, 0.041_458_655]);
 /// 2^-29.
 const F32_BY_16: Constants<f32> =
-    f32_in(16.0, &[-0.018_853_309, 0.981_146_7, 0.490_589_26, 0.163_527_97]);
+    f32_in(16.0, &[-0.009_976_82, 0.990_023_2, 0.495_027_66, 0.165_007_41]);
 
 /// Relative error of the polynomial: 2^-57.7.
 const F64: Constants<f64> = f64_in(
@@ -170,33 +170,45 @@ pub(super) const fn f64_constants<S: Isa>(short: bool) -> &'static Constants<f64
     }
 }
 
+/// `c 2^(i / 16)` with c = 1.01007736039459705.
+pub(super) const SIXTEENTHS: [f32; 16] = [
+    1.010_077_4,
+    1.054_797_3,
+    1.101_497_2,
+    1.150_264_6,
+    1.201_191_2,
+    1.254_372_5,
+    1.309_908_3,
+    1.367_902_9,
+    1.428_465_1,
+    1.491_708_6,
+    1.557_752_3,
+    1.626_719_8,
+    1.698_740_8,
+    1.773_950_6,
+    1.852_490_1,
+    1.934_506_8,
+];
+/// `c 2^(i / 8)` with c = 1.00511324154436588.
+pub(super) const EIGHTHS: [f32; 8] = [
+    1.005_113_2,
+    1.096_083_8,
+    1.195_287_8,
+    1.303_470_6,
+    1.421_444_8,
+    1.550_096_5,
+    1.690_392_3,
+    1.843_385_8,
+];
+
 /// What [`Isa::exp2_f32`] looks up: the bits of `c 2^(i / STEPS)` without the exponent of 1, less
-/// those of `i` that end up in the mantissa. Here c = 1.01921558537296.
-pub(super) const fn table_f32<const STEPS: usize>() -> [u32; STEPS] {
-    const SIXTEENTHS: [f32; 16] = [
-        1.019_215_6,
-        1.064_340_1,
-        1.111_462_5,
-        1.160_671_1,
-        1.212_058_4,
-        1.265_720_8,
-        1.321_759_1,
-        1.380_278_3,
-        1.441_388_5,
-        1.505_204_2,
-        1.571_845_3,
-        1.641_436_8,
-        1.714_109_4,
-        1.789_999_6,
-        1.869_249_6,
-        1.952_008_4,
-    ];
+/// those of `i` that end up in the mantissa.
+pub(super) const fn table_f32<const STEPS: usize>(powers: &[f32; STEPS]) -> [u32; STEPS] {
     let shift = 23 - STEPS.ilog2();
     let mut table = [0; STEPS];
     let mut i = 0;
     while i < STEPS {
-        let power = SIXTEENTHS[i * (16 / STEPS)].to_bits();
-        table[i] = (power - 1f32.to_bits()).wrapping_sub((i as u32) << shift);
+        table[i] = (powers[i].to_bits() - 1f32.to_bits()).wrapping_sub((i as u32) << shift);
         i += 1;
     }
     table
@@ -329,14 +341,14 @@ impl<S: Isa, F: Element> Shift<S, F> {
 /// Below it in magnitude, [`exp_normal`] is a normal number, and so is what few factors make of it.
 pub(crate) const NORMAL: f32 = 80.0;
 
-/// `exp(x)` in `f32` lanes, where it is a normal number, to 1.1 ulp; and what its last rounding took.
+/// `exp(x)` in `f32` lanes, where it is a normal number, to 1.1 ulp; and two parts of it that are not
+/// rounded to one, the first far the larger.
 #[inline(always)]
-pub(crate) fn exp_normal<S: Isa>(simd: S, x: S::f32s) -> [S::f32s; 2] {
+pub(crate) fn exp_normal<S: Isa>(simd: S, x: S::f32s) -> (S::f32s, [S::f32s; 2]) {
     let zero = splat::<S, f32>(simd, 0.0);
     let shift = Shift::<S, f32>::new(simd, zero, zero);
     let [s, p] = shift.factors(simd, f32::exp_constants::<S>(), x);
-    let e = s.mul_add(p, s);
-    [e, s.mul_add(p, s - e)]
+    (s.mul_add(p, s), [s, s * p])
 }
 
 /// `exp(x)` for any `x` at all, in the precision that `F` needs, rounded once where it is subnormal.
