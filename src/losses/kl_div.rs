@@ -46,7 +46,7 @@ impl<const LOG_TARGET: bool> Pointwise for Divergence<LOG_TARGET> {
         let zero = c(0.0);
         let (mass, log, normal, far) = if LOG_TARGET {
             // Products with the largest mass are finite.
-            (exp_normal(simd, t).0, t, t.abs().simd_lt(c(NORMAL)), 1e3)
+            (exp_normal(simd, t)[0], t, t.abs().simd_lt(c(NORMAL)), 1e3)
         } else {
             (t, narrow_log(simd, t), is_normal(simd, t) | t.simd_eq(zero), FAR)
         };

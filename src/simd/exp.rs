@@ -18,8 +18,8 @@
 //!
 //! The factor `c` makes the table exact: rounding `2^(i / steps)` to floats would err by up to half
 //! an ulp, and one `c` in [1, 1.02] brings every `c 2^(i / steps)` to within a tenth or so of a
-//! float (Gal's accurate tables, with one free number instead of one an entry). The polynomial
-//! absorbs it at no cost.
+//! float (Gal's accurate tables, with one free number instead of one an entry), nearest where half an
+//! ulp is the most of a number: above a power of two. The polynomial absorbs it at no cost.
 //!
 //! The rounding to `n` adds a constant whose last bits then hold an integer (Schraudolph's trick);
 //! that constant includes `bias - k`, so that the bits are the biased exponent of `s` at once, with
@@ -86,10 +86,10 @@ const F32: Constants<f32> = f32_in(
 );
 /// 2^-32.
 const F32_BY_8: Constants<f32> =
-    f32_in(8.0, &[-0.005_087_229_4, 0.994_912_74, 0.497_456_4, 0.165_832_36, 0.041_458_655]);
+    f32_in(8.0, &[-0.005_087_230_4, 0.994_912_74, 0.497_456_4, 0.165_832_36, 0.041_458_655]);
 /// 2^-29.
 const F32_BY_16: Constants<f32> =
-    f32_in(16.0, &[-0.009_976_82, 0.990_023_2, 0.495_027_66, 0.165_007_41]);
+    f32_in(16.0, &[-0.003_283_535, 0.996_716_44, 0.498_374_4, 0.166_122_99]);
 
 /// Relative error of the polynomial: 2^-57.7.
 const F64: Constants<f64> = f64_in(
@@ -170,26 +170,26 @@ pub(super) const fn f64_constants<S: Isa>(short: bool) -> &'static Constants<f64
     }
 }
 
-/// `c 2^(i / 16)` with c = 1.01007736039459705.
+/// `c 2^(i / 16)` with c = 1.00329435195177794.
 pub(super) const SIXTEENTHS: [f32; 16] = [
-    1.010_077_4,
-    1.054_797_3,
-    1.101_497_2,
-    1.150_264_6,
-    1.201_191_2,
-    1.254_372_5,
-    1.309_908_3,
-    1.367_902_9,
-    1.428_465_1,
-    1.491_708_6,
-    1.557_752_3,
-    1.626_719_8,
-    1.698_740_8,
-    1.773_950_6,
-    1.852_490_1,
-    1.934_506_8,
+    1.003_294_3,
+    1.047_714,
+    1.094_100_2,
+    1.142_540_2,
+    1.193_124_8,
+    1.245_948_9,
+    1.301_111_8,
+    1.358_717,
+    1.418_872_5,
+    1.481_691_4,
+    1.547_291_4,
+    1.615_795_9,
+    1.687_333_2,
+    1.762_037_9,
+    1.840_05,
+    1.921_516,
 ];
-/// `c 2^(i / 8)` with c = 1.00511324154436588.
+/// `c 2^(i / 8)` with c = 1.00511324247568846.
 pub(super) const EIGHTHS: [f32; 8] = [
     1.005_113_2,
     1.096_083_8,
@@ -341,14 +341,14 @@ impl<S: Isa, F: Element> Shift<S, F> {
 /// Below it in magnitude, [`exp_normal`] is a normal number, and so is what few factors make of it.
 pub(crate) const NORMAL: f32 = 80.0;
 
-/// `exp(x)` in `f32` lanes, where it is a normal number, to 1.1 ulp; and two parts of it that are not
-/// rounded to one, the first far the larger.
+/// `exp(x)` in `f32` lanes, where it is a normal number, to 1.1 ulp; and what its last rounding took.
 #[inline(always)]
-pub(crate) fn exp_normal<S: Isa>(simd: S, x: S::f32s) -> (S::f32s, [S::f32s; 2]) {
+pub(crate) fn exp_normal<S: Isa>(simd: S, x: S::f32s) -> [S::f32s; 2] {
     let zero = splat::<S, f32>(simd, 0.0);
     let shift = Shift::<S, f32>::new(simd, zero, zero);
     let [s, p] = shift.factors(simd, f32::exp_constants::<S>(), x);
-    (s.mul_add(p, s), [s, s * p])
+    let e = s.mul_add(p, s);
+    [e, s.mul_add(p, s - e)]
 }
 
 /// `exp(x)` for any `x` at all, in the precision that `F` needs, rounded once where it is subnormal.
