@@ -9,6 +9,8 @@
 
 use crate::error::{Error, Result};
 use crate::view::{Span, Spans};
+use std::any::Any;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
@@ -83,12 +85,29 @@ fn pool(workers: usize) -> Option<Arc<rayon::ThreadPool>> {
     Some(threads)
 }
 
+thread_local! {
+    /// What calls without threads have left of their scratch, one of a type.
+    static KEPT: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Calls `f` with the scratch that the last such call on this thread left, or with a new one: for a
+/// small input, memory costs more than what is done in it.
+fn with_kept<T: Default + 'static>(f: impl FnOnce(&mut T)) {
+    let kept = KEPT.with_borrow_mut(|kept| {
+        let at = kept.iter().position(|scratch| scratch.is::<T>())?;
+        kept.swap_remove(at).downcast().ok()
+    });
+    let mut scratch: Box<T> = kept.unwrap_or_default();
+    f(&mut scratch);
+    KEPT.with_borrow_mut(|kept| kept.push(scratch));
+}
+
 /// Calls `work` once for each span, on up to [`num_threads`] threads where `parallel`, each with a
 /// scratch of its own.
 ///
 /// # Errors
 /// [`Error::Interrupted`] where `interrupted`, asked now and then on the calling thread, says so.
-pub(crate) fn run<T: Default>(
+pub(crate) fn run<T: Default + 'static>(
     spans: &Spans<'_>,
     parallel: bool,
     interrupted: &dyn Fn() -> bool,
@@ -103,11 +122,10 @@ pub(crate) fn run<T: Default>(
             work(&mut span, &mut scratch);
         }
     };
-    let draw_and_ask = || {
-        let mut scratch = T::default();
+    let draw_and_ask = |scratch: &mut T| {
         let mut asked = Instant::now();
         while let Some(mut span) = spans.claim() {
-            work(&mut span, &mut scratch);
+            work(&mut span, scratch);
             if asked.elapsed() > PATIENCE {
                 if interrupted() {
                     stop.store(true, Ordering::Relaxed);
@@ -125,9 +143,10 @@ pub(crate) fn run<T: Default>(
             for _ in 0..workers {
                 scope.spawn(|_| draw());
             }
-            draw_and_ask();
+            draw_and_ask(&mut T::default());
         }),
-        None => draw_and_ask(),
+        None if parallel => draw_and_ask(&mut T::default()),
+        None => with_kept(draw_and_ask),
     }
     if stop.into_inner() { Err(Error::Interrupted) } else { Ok(()) }
 }
