@@ -4,9 +4,9 @@ read their inputs.
 Float32 arrays of one shape with all cores, the loss alone and with its gradient into a buffer that
 is used again (torch's autograd makes a new one). Answers are checked against float64 before
 anything is timed; then the contestants take turns, as in peers.py. The floor of a loss is a read of
-all of its inputs, that of a gradient a copy of one of them besides. What softmax and log_softmax
-write goes into a buffer that is used again; torch is measured as it is commonly called, which makes
-a new one, and into a buffer (`out=`). Their floor is a copy.
+all of its inputs, that of a gradient a copy of one of them besides. softmax and log_softmax are
+measured as they are commonly called, which makes a new array, and into a buffer that is used again
+(`out=`). Their floor is a copy.
 """
 
 from __future__ import annotations
@@ -43,6 +43,20 @@ def summed(function: Callable[..., Any]) -> Callable[..., Any]:
         return (answer[0].sum(), answer[1]) if isinstance(answer, tuple) else answer.sum()
 
     return total
+
+
+def torch_focal(x: Any, t: Any) -> Any:
+    """The formula of torchvision.ops.sigmoid_focal_loss."""
+    p = torch.sigmoid(x)
+    loss = TF.binary_cross_entropy_with_logits(x, t, reduction="none")
+    loss = loss * (1 - (p * t + (1 - p) * (1 - t))) ** 2
+    return ((0.25 * t + 0.75 * (1 - t)) * loss).mean()
+
+
+def exact_focal(x: Array, t: Array) -> Any:
+    p = scipy.special.expit(x)
+    missed = (p * (1 - t) + (1 - p) * t) ** 2
+    return np.mean((0.25 * t + 0.75 * (1 - t)) * missed * (np.logaddexp(0, x) - t * x))
 
 
 def torch_entropy(x: Any, _: Any) -> Any:
@@ -89,6 +103,11 @@ LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[[Array,
         TF.soft_margin_loss,
         lambda x, t: np.mean(np.logaddexp(0, -t * x)),
     ),
+    "sigmoid_focal_loss": (
+        functools.partial(F.sigmoid_focal_loss, reduction="mean"),
+        torch_focal,
+        exact_focal,
+    ),
     "kl_div": (
         functools.partial(F.kl_div, reduction="batchmean"),
         functools.partial(TF.kl_div, reduction="batchmean"),
@@ -127,20 +146,20 @@ LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[[Array,
 }
 
 
-# Of an array and a buffer: crossent's function, torch's, and the same in float64
+# Of an array and perhaps a buffer: crossent's function, torch's, and the same in float64
 SOFTMAX: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[[Array], Any]]] = {
     "softmax": (
-        lambda x, out: F.softmax(x, -1, out=out),
+        functools.partial(F.softmax, axis=-1),
         functools.partial(torch.softmax, dim=-1),
         lambda x: scipy.special.softmax(x, -1),
     ),
     "log_softmax": (
-        lambda x, out: F.log_softmax(x, -1, out=out),
+        functools.partial(F.log_softmax, axis=-1),
         functools.partial(torch.log_softmax, dim=-1),
         lambda x: scipy.special.log_softmax(x, -1),
     ),
     "logsumexp": (
-        lambda x, _: F.logsumexp(x, -1),
+        lambda x, **_: F.logsumexp(x, -1),
         functools.partial(torch.logsumexp, dim=-1),
         lambda x: scipy.special.logsumexp(x, -1),
     ),
@@ -194,12 +213,12 @@ def measure(name: str, shape: tuple[int, ...], repeats: int) -> list[list[float]
 
 
 def measure_softmax(name: str, repeats: int) -> list[float]:
-    """Seconds of the floor, of crossent, of torch, and of torch into a buffer."""
+    """Seconds of the floor, of crossent and of torch, and of both into a buffer."""
     ours, theirs, exact = SOFTMAX[name]
     x = np.random.default_rng(0).standard_normal(SOFTMAX_SHAPE, np.float32) * 3
     out, want = np.empty_like(x), exact(x.astype(np.float64))
     tx, tout = torch.from_numpy(x), torch.empty_like(theirs(torch.from_numpy(x)))
-    for title, got in (("crossent", ours(x, out)), ("torch", theirs(tx).numpy())):
+    for title, got in (("crossent", ours(x)), ("torch", theirs(tx).numpy())):
         error = np.max(np.abs(got / want - 1))
         if not error <= SOFTMAX_TOLERANCE:
             raise SystemExit(f"{name}: {title} is off by {error:.1e} of an element")
@@ -210,7 +229,13 @@ def measure_softmax(name: str, repeats: int) -> list[float]:
         else:
             _core._copy_floor(x, out)
 
-    contestants = [floor, lambda: ours(x, out), lambda: theirs(tx), lambda: theirs(tx, out=tout)]
+    contestants = [
+        floor,
+        lambda: ours(x),
+        lambda: theirs(tx),
+        lambda: ours(x, out=out),
+        lambda: theirs(tx, out=tout),
+    ]
     return race(contestants, repeats)
 
 
@@ -240,10 +265,11 @@ def main() -> None:
             cell for times in measure(name, options.shape, repeats) for cell in cells_of(*times)
         ]
         print(f"| `{name}` | {' | '.join(cells)} |", flush=True)
-    heads = "floor | crossent | torch | torch, out="
-    print(f"\n| {SOFTMAX_SHAPE} | {heads} |\n|---{'|---:' * 4}|")
+    heads = "floor | crossent | torch | crossent, out= | torch, out="
+    print(f"\n| {SOFTMAX_SHAPE} | {heads} |\n|---{'|---:' * 5}|")
     for name in SOFTMAX:
-        cells = cells_of(*measure_softmax(name, repeats))
+        floor, ours, theirs, *into = measure_softmax(name, repeats)
+        cells = cells_of(floor, ours, theirs) + cells_of(floor, *into)[1:]
         print(f"| `{name}` | {' | '.join(cells)} |", flush=True)
 
 

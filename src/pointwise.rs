@@ -114,7 +114,7 @@ impl Domain {
 }
 
 /// A member of the sigmoid family.
-pub(crate) trait Pointwise: Sync {
+pub(crate) trait Pointwise: Copy + Sync {
     /// Where it is defined; elsewhere a call is refused.
     const DOMAIN: Domain = Domain::Everywhere;
 
@@ -123,7 +123,8 @@ pub(crate) trait Pointwise: Sync {
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S>;
 
     /// The loss and its derivative of `f32` elements in lanes of `f32`, for losses that have such a
-    /// form: of elements without a weight of the positive part, in fused arithmetic.
+    /// form, which their options decide: of elements without a weight of the positive part, in fused
+    /// arithmetic.
     #[inline(always)]
     fn narrow<S: Isa>(&self, _simd: S, _x: S::f32s, _t: S::f32s) -> Option<Narrow<S>> {
         None
@@ -497,7 +498,11 @@ fn compute<F: Element, L: Pointwise>(
                 let weights = from.weights.filter(|_| !PLAIN);
                 let from = Sources { weights, ..*from };
                 let scale = upstream as f32;
-                let narrows = S::FUSED && F::KIND == Kind::F32;
+                // A copy, which no output can be the memory of.
+                let loss = &{ *loss };
+                let nought = splat::<S, f32>(simd, 0.0);
+                let narrows =
+                    S::FUSED && F::KIND == Kind::F32 && loss.narrow(simd, nought, nought).is_some();
                 // Whether derivatives may be multiplied in `f32`. Losses are the same either way.
                 let scales = narrows && (scale.is_normal() || upstream == 0.0);
                 let upstream = if scales { f64::from(scale) } else { upstream };

@@ -44,7 +44,27 @@ pub struct Options {
     pub gamma: f64,
 }
 
-impl Pointwise for Options {
+/// The loss with its options.
+#[derive(Clone, Copy, Debug)]
+struct Focal {
+    /// `alpha` and `1 - alpha`, and what the rounding of this took.
+    balance: Option<(f64, [f64; 2])>,
+    gamma: f64,
+    /// How many factors `m` a power has, where multiplying them is quicker than an exponential.
+    factors: Option<u32>,
+}
+
+impl Focal {
+    fn new(Options { alpha, gamma }: Options) -> Self {
+        let other = 1.0 - alpha;
+        let balance = (alpha >= 0.0).then_some((alpha, [other, (1.0 - other) - alpha]));
+        let count = gamma as u32;
+        let factors = (f64::from(count) == gamma && (1..=5).contains(&count)).then_some(count);
+        Self { balance, gamma, factors }
+    }
+}
+
+impl Pointwise for Focal {
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
         let c = |v: f64| simd::splat::<S, f64>(simd, v);
@@ -52,11 +72,12 @@ impl Pointwise for Options {
         let two = |v: S::f64s| Two::<S, F>::of(simd, v);
         let entropy = WithLogits.at::<S, F>(simd, p);
         let rest = two(one).plus(two(-t));
-        let balance = if self.alpha < 0.0 {
-            two(one)
-        } else {
-            let (alpha, other) = (two(c(self.alpha)), two(one).plus(two(c(-self.alpha))));
-            alpha.times(simd, two(t)).plus(other.times(simd, rest))
+        let balance = match self.balance {
+            None => two(one),
+            Some((alpha, [other, lost])) => {
+                let other = Two::new([c(other), c(lost)]);
+                two(c(alpha)).times(simd, two(t)).plus(other.times(simd, rest))
+            }
         };
         if self.gamma == 0.0 {
             let balanced = |v: S::f64s| balance.high * v;
@@ -69,38 +90,49 @@ impl Pointwise for Options {
         let logistic = Logistic::<S, F>::at(simd, x);
         let (up, down) = (logistic.sigmoid(simd), logistic.against(simd));
         let log = logistic.exact_log(simd);
-        // Of a sure target it is softplus(x) or softplus(-x).
+        // n is a + b e.
+        let to_x = logistic.is_positive(simd);
+        let (a, b) = (Two::select(to_x, rest, two(t)), Two::select(to_x, two(t), rest));
+        let n = a.plus(b.times(simd, logistic.odds()));
         let positive = t.simd_eq(one);
-        let mut minus_log = two(positive.select(x, -x).max(zero)).plus(log);
+        let sure = positive | t.simd_eq(zero);
         let mut r = positive.select(-up, down);
         let mut r_slope = -logistic.slope();
-        let sure = positive | t.simd_eq(zero);
         if !sure.all_true() {
-            let (to_x, against) = (logistic.is_positive(simd), logistic.odds());
-            let (large, small) = (
-                Two::select(to_x, rest, two(t)),
-                Two::select(to_x, two(t), rest).times(simd, against),
-            );
-            let n = large.plus(small);
-            minus_log = Two::select(sure, minus_log, log.plus(log_of_two(simd, n).negated()));
             let tilt = (one - c(2.0) * t) * logistic.small() / n.high;
             r = sure.select(r, tilt);
             r_slope = sure.select(r_slope, tilt.mul_add(down - up, -(tilt * tilt)));
         }
         let g = c(self.gamma);
-        let y = two(-g).times(simd, minus_log);
-        // In a unit of 2^-64, so that what is subnormal is rounded once.
+        // In a unit of 2^-64 for f64, so that what is subnormal is rounded once.
         let unit = if F::KIND == Kind::F64 { -64.0 } else { 0.0 };
-        let shift = Shift::<S, f64>::new(simd, zero, c(unit));
-        let [power, power_low] = shift.exp_in_two(simd, F::wide_exp_constants::<S>(), y.high);
-        let power = Two::new([power, power.mul_add(y.low(simd), power_low)]);
+        let power = if F::KIND == Kind::F32
+            && let Some(count) = self.factors
+        {
+            let m = n.high * logistic.large();
+            let mut power = m;
+            for _ in 1..count {
+                power = power * m;
+            }
+            two(power)
+        } else {
+            // Of a sure target it is softplus(x) or softplus(-x).
+            let mut minus_log = two(positive.select(x, -x).max(zero)).plus(log);
+            if !sure.all_true() {
+                let of_two = log.plus(log_of_two(simd, n).negated());
+                minus_log = Two::select(sure, minus_log, of_two);
+            }
+            let y = two(-g).times(simd, minus_log);
+            let shift = Shift::<S, f64>::new(simd, zero, c(unit));
+            let [power, low] = shift.exp_in_two(simd, F::wide_exp_constants::<S>(), y.high);
+            Two::new([power, power.mul_add(y.low(simd), low)])
+        };
         let factor = balance.times(simd, power);
         let unit = c(unit.exp2());
 
         // The cross-entropy in two parts. No mass on an infinite logit is nothing.
-        let mass = Two::select(logistic.is_positive(simd), rest, two(t));
-        let far = mass.high.simd_eq(zero).select(zero, x.abs());
-        let cross_entropy = mass.times(simd, two(far)).plus(log);
+        let far = a.high.simd_eq(zero).select(zero, x.abs());
+        let cross_entropy = a.times(simd, two(far)).plus(log);
         // Nothing times an infinite cross-entropy is nothing.
         let nothing = factor.high.simd_eq(zero);
         let cross_entropy = Two::select(nothing, two(zero), cross_entropy);
@@ -120,7 +152,7 @@ impl Pointwise for Options {
     /// Of a loss without focus or balance: powers take more bits than `f32` has.
     #[inline(always)]
     fn narrow<S: Isa>(&self, simd: S, x: S::f32s, t: S::f32s) -> Option<Narrow<S>> {
-        let plain = self.gamma == 0.0 && self.alpha < 0.0;
+        let plain = self.gamma == 0.0 && self.balance.is_none();
         if plain { WithLogits.narrow(simd, x, t) } else { None }
     }
 }
@@ -143,5 +175,5 @@ pub fn sigmoid_focal_loss(
     if !(gamma >= 0.0 && gamma.is_finite()) {
         return Err(Error::Value(format!("gamma must be at least 0 and finite, got {gamma}")));
     }
-    inputs.run(options, outputs, interrupted)
+    inputs.run(Focal::new(options), outputs, interrupted)
 }

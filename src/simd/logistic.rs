@@ -97,6 +97,12 @@ impl<S: Isa, F: Element> Logistic<S, F> {
         Two::of(simd, self.log(simd))
     }
 
+    /// `sigmoid(|x|)`.
+    #[inline(always)]
+    pub(crate) fn large(&self) -> S::f64s {
+        self.large
+    }
+
     /// `exp(-|x|)`.
     #[inline(always)]
     pub(crate) fn odds(&self) -> Two<S, F> {
