@@ -7,13 +7,15 @@
 //! 3. *Emit*: a second pass, from cache, writes what each class gets ([`Map`](emit::Map)).
 //!
 //! Two traversals share the movements: [`along`] the classes where they lie next to each other and
-//! are many, [`across`] rows where rows do, or where classes are too few to fill vectors.
+//! are many, [`across`] rows where rows do, or where classes are too few to fill vectors. Threads draw
+//! rows; of rows that are [`long`] and fewer than threads, parts.
 
 mod across;
 mod along;
 mod emit;
 #[cfg(feature = "python")]
 pub(crate) mod floor;
+mod long;
 pub(crate) mod mass;
 pub(crate) mod pairs;
 mod scratch;
@@ -152,13 +154,18 @@ impl<'a, F: Element, L: Settle> Job<'a, F, L> {
         };
         let along = shared.goes_along();
         let group = shared.group(along);
-        let step = (SPAN / classes.max(1)).max(1).next_multiple_of(group);
-        let spans = Spans::new(rows, step, outputs);
-        let results: Vec<OnceLock<(Compensated, Census)>> = vec![OnceLock::new(); spans.count()];
-        pool::run(&spans, rows * classes >= PARALLEL, interrupted, |span, scratch| {
-            let result = shared.span(span, along, group, scratch);
-            results[span.index()].set(result).expect("a span is drawn once");
-        })?;
+        let results = if along && long::are_shared(rows, classes, shared.writes()) {
+            shared.in_parts(outputs, interrupted)?
+        } else {
+            let step = (SPAN / classes.max(1)).max(1).next_multiple_of(group);
+            let spans = Spans::new(rows, step, outputs);
+            let results = vec![OnceLock::new(); spans.count()];
+            pool::run(&spans, rows * classes >= PARALLEL, interrupted, |span, scratch| {
+                let result = shared.span(span, along, group, scratch);
+                results[span.index()].set(result).expect("a span is drawn once");
+            })?;
+            results
+        };
         let (mut total, mut found) = (Compensated::default(), Census::default());
         for result in &results {
             let (sum, census) = result.get().expect("every span was drawn");
@@ -229,9 +236,8 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         }
     }
 
-    /// The second movement, and the losses written.
-    fn settle(&self, span: &mut Span<'_>, rows: Range<usize>, s: &mut Scratch<F>) {
-        let n = rows.len();
+    /// The second movement, of `n` rows.
+    fn settle(&self, n: usize, s: &mut Scratch<F>) {
         let wanted = match (self.first.is_some(), self.second.is_some()) {
             (false, false) => wanted::LOSS,
             (true, false) if self.is_plain() => wanted::FACTOR,
@@ -240,6 +246,11 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         let (losses, factors) = ((&mut s.losses[..], &mut s.more[..]), &mut s.factors);
         s.sum =
             settle_rows::<F, L>(self.settle, &s.summaries, &s.terms, n, wanted, losses, factors);
+    }
+
+    /// Writes what was settled of rows.
+    fn write_losses(&self, span: &mut Span<'_>, rows: Range<usize>, s: &mut Scratch<F>) {
+        let n = rows.len();
         for (of, output) in self.more.iter().enumerate() {
             if let Some(output) = output {
                 let all: Vec<f64> = s.more.iter().flat_map(|more| more[of].0).take(n).collect();

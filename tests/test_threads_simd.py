@@ -84,8 +84,15 @@ def test_the_same_bits_at_any_number_of_threads(shape, axis, dtype, kind, rng):
             "in place": F.cross_entropy(inplace, target, grad_out=inplace, **plain),
             "softmax": [F.softmax(x, axis), F.log_softmax(x, axis), F.logsumexp(x, axis)],
         }
+        results["entropy"] = F.entropy_with_logits(x, axis=axis, return_grad=True)
+        results["warped"] = F.cross_entropy(
+            x, target, axis=axis, temperature=1.5, softcap=20.0, return_grad=True
+        )
         if kind == "index":
             results["nll"] = F.nll_loss(x, target, return_grad=True, **plain)
+            results["token"] = F.token_log_prob(
+                x, np.maximum(target, 0), axis=axis, return_grad=True
+            )
         for name, arrays in results.items():
             blob = [np.asarray(array).tobytes() for array in arrays]
             assert seen.setdefault(name, blob) == blob, f"{name} at {threads} threads"

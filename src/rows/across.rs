@@ -70,7 +70,8 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         if !swept {
             self.summarise_tiles::<P>(rows.clone(), width, writes, s);
         }
-        self.settle(span, rows.clone(), s);
+        self.settle(n, s);
+        self.write_losses(span, rows.clone(), s);
         if !writes {
             return;
         }

@@ -10,7 +10,7 @@ use super::mass::{Nothing, Parts, RowMass};
 use super::scratch::{Buffer, Raw, Scratch};
 use super::settle::{Coefficients, IGNORED, NEAR, Room, Settle};
 use super::summary::{ROWS, Summary};
-use super::{Emission, Shared};
+use super::{Emission, Shared, long};
 use crate::simd::Element;
 use crate::view::{Rows, Span};
 use crate::warp::{Derivatives, Warped};
@@ -18,7 +18,7 @@ use kernels::Sources;
 use std::ops::Range;
 
 /// Classes that are summarised at a time: a block and its exponentials fit the first-level cache.
-const BLOCK: usize = 4096;
+pub(super) const BLOCK: usize = 4096;
 /// Bytes of exponentials kept between the passes along a row; longer rows compute them twice.
 const KEPT: usize = 640 << 10;
 /// Bytes of a row from which writing past the caches pays although the row shares its first and
@@ -31,10 +31,10 @@ const FAR: f64 = 16.0;
 
 /// A block of a row: the row's place in its group, the row, its classes.
 #[derive(Clone, Debug)]
-struct Block {
-    i: usize,
-    row: usize,
-    classes: Range<usize>,
+pub(super) struct Block {
+    pub(super) i: usize,
+    pub(super) row: usize,
+    pub(super) classes: Range<usize>,
 }
 
 impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
@@ -61,28 +61,42 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
                 self.pick(i, row, s);
             }
             let total = if s.terms.target[i] == IGNORED {
-                s.units.extend(blocks(classes).map(|_| Summary::IGNORED));
+                s.units.extend(blocks(0..classes).map(|_| Summary::IGNORED));
                 Summary::IGNORED
             } else {
-                self.summarise_row::<P>((i, row), (writes, keeps), &mut guess, s)
+                let mut total = Summary::EMPTY;
+                for part in long::parts(classes) {
+                    let first = part.start == 0;
+                    if !first {
+                        guess = None;
+                    }
+                    let of_part =
+                        self.summarise::<P>((i, row), part, (writes, keeps), &mut guess, s);
+                    total = if first { of_part } else { total.merge(of_part, P::OWN) };
+                }
+                if classes > long::PART {
+                    guess = None;
+                }
+                total
             };
             s.summaries[i / ROWS].set_row(i % ROWS, total);
             if !P::RANKED {
                 self.pick(i, row, s);
             }
         }
-        self.settle(span, rows.clone(), s);
+        self.settle(rows.len(), s);
+        self.write_losses(span, rows.clone(), s);
         if !writes {
             return;
         }
         let per_row = classes.div_ceil(BLOCK);
         for (i, row) in rows.enumerate() {
             if s.terms.target[i] == IGNORED {
-                self.clear_row(span, row, s);
+                self.clear(span, row, 0..classes, s);
                 continue;
             }
             let total = s.summaries[i / ROWS].row(i % ROWS);
-            for (b, classes) in blocks(classes).enumerate() {
+            for (b, classes) in blocks(0..classes).enumerate() {
                 let kept = keeps.then(|| s.units[i * per_row + b]);
                 self.emit_block::<P>(span, Block { i, row, classes }, kept, &total, s);
             }
@@ -90,18 +104,19 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
     }
 
     /// Looks up the logit of a row's target.
-    fn pick(&self, i: usize, row: usize, s: &mut Scratch<F>) {
+    pub(super) fn pick(&self, i: usize, row: usize, s: &mut Scratch<F>) {
         if let Ok(target) = usize::try_from(s.terms.target[i]) {
             let picked = self.logits(row, target..target + 1, &mut s.x, &mut s.raw);
             s.terms.rows[i / ROWS].picked.0[i % ROWS] = picked[0].wide();
         }
     }
 
-    /// The first movement of a row that counts. Without masses it takes one pass, in a unit that
-    /// `guess` chooses: rows next to each other have maxima much alike.
-    fn summarise_row<P: Parts>(
+    /// The first movement of a part of a row that counts. Without masses it takes one pass, in a unit
+    /// that `guess` chooses: rows next to each other have maxima much alike.
+    pub(super) fn summarise<P: Parts>(
         &self,
         (i, row): (usize, usize),
+        part: Range<usize>,
         (writes, keeps): (bool, bool),
         guess: &mut Option<F>,
         s: &mut Scratch<F>,
@@ -111,7 +126,7 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         let room = Room::<F>::new(writes);
         let (headroom, of_guess) = (room.of_one(exponent), room.of_one_guess(exponent));
         let mut total = Summary::EMPTY;
-        for block in blocks(classes) {
+        for block in blocks(part.clone()) {
             let x = self.logits(row, block.clone(), &mut s.x, &mut s.raw);
             let e = if keeps { &mut s.e[i * pitch(classes)..][block.clone()] } else { &mut [] };
             let sweep = |headroom: F| {
@@ -127,9 +142,10 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
                     whole && NEAR.contains(&(s.max.max(total.max) - guess.wide()))
                 })
             };
-            let part = if P::USED { None } else { of_guess.and_then(sweep) };
-            let swept = part.is_some();
-            let part = part.unwrap_or_else(|| {
+            let first = block.start == part.start;
+            let of_block = if P::USED { None } else { of_guess.and_then(sweep) };
+            let swept = of_block.is_some();
+            let of_block = of_block.unwrap_or_else(|| {
                 // What is asked for ahead must leave room for the block that is read again.
                 let largest = if x.len() <= BLOCK / 2 {
                     kernels::largest::<F, true>(x)
@@ -147,18 +163,18 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
                     kernels::summarise::<P, F, false>(x, max, headroom, &mass, e)
                 }
             });
-            total = if block.start == 0 { part } else { total.merge(part, P::OWN) };
+            total = if first { of_block } else { total.merge(of_block, P::OWN) };
             if !swept {
                 *guess = Some(F::of(total.max)).filter(|max| max.wide().is_finite());
             }
-            s.units.push(part);
+            s.units.push(of_block);
         }
         total
     }
 
     /// The third movement of a block: from its exponentials where they were kept, in the unit that
     /// is given, else from new ones.
-    fn emit_block<P: Parts>(
+    pub(super) fn emit_block<P: Parts>(
         &self,
         span: &mut Span<'_>,
         block: Block,
@@ -295,16 +311,21 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         }
     }
 
-    /// Zeros for a row that does not count.
-    fn clear_row(&self, span: &mut Span<'_>, row: usize, s: &mut Scratch<F>) {
-        let classes = self.input.classes();
+    /// Zeros for classes of a row that does not count.
+    pub(super) fn clear(
+        &self,
+        span: &mut Span<'_>,
+        row: usize,
+        classes: Range<usize>,
+        s: &mut Scratch<F>,
+    ) {
         for output in self.first.into_iter().chain(self.second) {
             if span.layout(output).lends_rows::<F>() {
-                span.row_mut::<F>(output, row, 0..classes).fill(F::of(0.0));
+                span.row_mut::<F>(output, row, classes.clone()).fill(F::of(0.0));
                 continue;
             }
-            s.out.fit(BLOCK.min(classes)).fill(F::of(0.0));
-            for block in blocks(classes) {
+            s.out.fit(BLOCK.min(classes.len())).fill(F::of(0.0));
+            for block in blocks(classes.clone()) {
                 let zeros = &s.out[..block.len()];
                 span.write(output, row..row + 1, block, 1, 1, zeros);
             }
@@ -352,8 +373,9 @@ fn pitch(classes: usize) -> usize {
 }
 
 /// Blocks of classes.
-fn blocks(classes: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..classes).step_by(BLOCK).map(move |start| start..(start + BLOCK).min(classes))
+pub(super) fn blocks(classes: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = classes.end;
+    classes.step_by(BLOCK).map(move |start| start..(start + BLOCK).min(end))
 }
 
 /// A block of a row as it lies, or a copy.

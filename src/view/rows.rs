@@ -413,13 +413,16 @@ impl<'a> RowsMut<'a> {
     }
 }
 
-/// The outputs of a call, cut into spans of rows that are handed out once each: whoever holds a
-/// [`Span`] may write its rows, and nobody else can.
+/// The outputs of a call, cut into spans that are handed out once each: whoever holds a [`Span`] may
+/// write its rows, or its classes of a row, and nobody else can.
 #[derive(Debug)]
 pub struct Spans<'a> {
     outputs: Vec<RowsMut<'a>>,
     rows: usize,
     step: usize,
+    /// Spans of one row and the classes of each.
+    parts: usize,
+    width: usize,
     next: AtomicUsize,
 }
 
@@ -449,11 +452,12 @@ impl Layout<'_> {
     }
 }
 
-/// The right to write some rows of the outputs.
+/// The right to write some classes of some rows of the outputs.
 #[derive(Debug)]
 pub struct Span<'s> {
     outputs: &'s [RowsMut<'s>],
     rows: Range<usize>,
+    classes: Range<usize>,
     index: usize,
 }
 
@@ -461,12 +465,22 @@ impl<'a> Spans<'a> {
     /// Cuts `rows` into spans of `step`.
     pub fn new(rows: usize, step: usize, outputs: Vec<RowsMut<'a>>) -> Self {
         assert!(outputs.iter().all(|o| o.rows.rows == rows));
-        Self { outputs, rows, step: step.max(1), next: AtomicUsize::new(0) }
+        let next = AtomicUsize::new(0);
+        Self { outputs, rows, step: step.max(1), parts: 1, width: usize::MAX, next }
+    }
+
+    /// Cuts each row into so many parts of so many classes.
+    pub fn in_parts(
+        rows: usize,
+        (parts, width): (usize, usize),
+        outputs: Vec<RowsMut<'a>>,
+    ) -> Self {
+        Self { parts, width, ..Self::new(rows, 1, outputs) }
     }
 
     /// How many spans there are in all.
     pub fn count(&self) -> usize {
-        self.rows.div_ceil(self.step)
+        self.rows.div_ceil(self.step) * self.parts
     }
 
     /// The next span that nobody has.
@@ -475,9 +489,11 @@ impl<'a> Spans<'a> {
         if index >= self.count() {
             return None;
         }
-        let start = index * self.step;
+        let start = index / self.parts * self.step;
         let rows = start..(start + self.step).min(self.rows);
-        Some(Span { outputs: &self.outputs, rows, index })
+        let first = index % self.parts * self.width;
+        let classes = first..first.saturating_add(self.width);
+        Some(Span { outputs: &self.outputs, rows, classes, index })
     }
 }
 
@@ -497,8 +513,14 @@ impl Span<'_> {
         Layout(&self.outputs[output].rows)
     }
 
-    fn check(&self, rows: &Range<usize>) {
+    /// The classes of a part, from its first on.
+    pub fn classes(&self) -> Range<usize> {
+        self.classes.clone()
+    }
+
+    fn check(&self, rows: &Range<usize>, classes: &Range<usize>) {
         assert!(self.rows.start <= rows.start && rows.end <= self.rows.end);
+        assert!(self.classes.start <= classes.start && classes.end <= self.classes.end);
     }
 
     /// [`Rows::row`], to write.
@@ -509,9 +531,9 @@ impl Span<'_> {
         row: usize,
         classes: Range<usize>,
     ) -> &mut [F] {
-        self.check(&(row..row + 1));
+        self.check(&(row..row + 1), &classes);
         let at = self.outputs[output].rows.place::<F>(row, &classes).cast_mut();
-        // SAFETY: in bounds, native, aligned and contiguous; the span alone may write its rows, and
+        // SAFETY: in bounds, native, aligned and contiguous; the span alone may write there, and
         // is borrowed for as long as the slice.
         unsafe { std::slice::from_raw_parts_mut(at, classes.len()) }
     }
@@ -523,7 +545,7 @@ impl Span<'_> {
         rows: Range<usize>,
         classes: Range<usize>,
     ) -> LinesMut<'_, F> {
-        self.check(&rows);
+        self.check(&rows, &classes);
         self.writable(self.outputs[output].rows.lines_of_rows(rows, classes))
     }
 
@@ -534,11 +556,11 @@ impl Span<'_> {
         rows: Range<usize>,
         classes: Range<usize>,
     ) -> LinesMut<'_, F> {
-        self.check(&rows);
+        self.check(&rows, &classes);
         self.writable(self.outputs[output].rows.lines_of_classes(rows, classes))
     }
 
-    /// Lines of this span's rows, to write: the span alone may, and is borrowed for as long.
+    /// Lines of this span, to write: the span alone may, and is borrowed for as long.
     fn writable<F: Real>(&mut self, lines: Lines<'_, F>) -> LinesMut<'_, F> {
         let Lines { data, len, count, step, .. } = lines;
         LinesMut { data: data.cast_mut(), len, count, step, lifetime: PhantomData }
@@ -554,7 +576,7 @@ impl Span<'_> {
         class_step: usize,
         src: &[F],
     ) {
-        self.check(&rows);
+        self.check(&rows, &classes);
         let to = &self.outputs[output].rows;
         assert!(classes.end <= to.classes);
         to.runs(rows, |first, n, at, step| {

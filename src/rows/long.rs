@@ -1,0 +1,138 @@
+//! Rows that threads share: long ones, where there are too few for a thread each.
+//!
+//! Summaries of parts merge, and what is written of a class needs but its row's: a first sweep
+//! summarises parts, a second settles their rows again and again and emits parts. Long rows are
+//! summarised in the same parts where one thread has them, so that nothing shows of who did what.
+
+use super::Shared;
+use super::along::{BLOCK, Block, blocks};
+use super::mass::{Parts, with_parts};
+use super::scratch::Scratch;
+use super::settle::{IGNORED, Settle};
+use super::summary::Summary;
+use crate::error::Result;
+use crate::pool;
+use crate::reduce::Census;
+use crate::simd::sum::Compensated;
+use crate::simd::{self, Element};
+use crate::view::{RowsMut, Span, Spans};
+use std::ops::Range;
+use std::sync::OnceLock;
+
+/// Classes of a part.
+pub(super) const PART: usize = 32 * BLOCK;
+
+/// The parts of a row.
+pub(super) fn parts(classes: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..classes).step_by(PART).map(move |start| start..(start + PART).min(classes))
+}
+
+/// Whether threads share rows: for one sweep where that leaves less to wait for at the end, for two,
+/// which read a row twice from afar, where a fifth of the threads' time would go by idly.
+pub(super) fn are_shared(rows: usize, classes: usize, writes: bool) -> bool {
+    let threads = pool::num_threads();
+    let slots = threads * rows.div_ceil(threads);
+    classes >= 2 * PART
+        && if writes { 5 * rows < 4 * slots } else { rows < 16 * threads && rows < slots }
+}
+
+impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
+    /// Computes all rows in parts; of each, the sum of its losses and what was found of its target.
+    ///
+    /// # Errors
+    /// Where `interrupted` says so.
+    pub(super) fn in_parts(
+        &self,
+        outputs: Vec<RowsMut<'_>>,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Vec<OnceLock<(Compensated, Census)>>> {
+        let rows = self.input.rows();
+        let results = vec![OnceLock::new(); rows];
+        let count = self.input.classes().div_ceil(PART);
+        let spans = Spans::in_parts(rows, (count, PART), Vec::new());
+        // With the target's logit, which another part may write over later.
+        let summaries: Vec<OnceLock<(Summary, f64)>> = vec![OnceLock::new(); spans.count()];
+        pool::run(&spans, true, interrupted, |span, s: &mut Scratch<F>| {
+            self.begin(span, s);
+            self.pick(0, span.rows().start, s);
+            let summary = with_parts!(self.mass, P => self.summarise_part::<P>(span, s));
+            let picked = s.terms.rows[0].picked.0[0];
+            summaries[span.index()].set((summary, picked)).expect("a span is drawn once");
+        })?;
+        let (parts, writes) = (if self.writes() { count } else { 1 }, self.writes());
+        let spans = Spans::in_parts(rows, (parts, PART), outputs);
+        pool::run(&spans, writes, interrupted, |span, s: &mut Scratch<F>| {
+            let row = span.rows().start;
+            let census = self.begin(span, s);
+            let parts = summaries[row * count..][..count].iter();
+            let parts = parts.map(|part| *part.get().expect("every part was summarised"));
+            (_, s.terms.rows[0].picked.0[0]) = parts.clone().next().expect("a row has parts");
+            let parts = parts.map(|(summary, _)| summary);
+            with_parts!(self.mass, P => self.emit_part::<P>(span, parts, s));
+            if span.classes().start == 0 {
+                let mut sum = Compensated::default();
+                sum.add(s.sum);
+                results[row].set((sum, census)).expect("a row has one first part");
+            }
+            if self.stream {
+                simd::fence();
+            }
+        })?;
+        Ok(results)
+    }
+
+    /// Takes the row of a part.
+    fn begin(&self, span: &Span<'_>, s: &mut Scratch<F>) -> Census {
+        s.begin(1);
+        let census = self.settle.terms(span.rows(), &mut s.terms);
+        s.terms.end(1);
+        s.units.clear();
+        census
+    }
+
+    fn classes(&self, span: &Span<'_>) -> Range<usize> {
+        let part = span.classes();
+        part.start..part.end.min(self.input.classes())
+    }
+
+    fn summarise_part<P: Parts>(&self, span: &Span<'_>, s: &mut Scratch<F>) -> Summary {
+        let row = span.rows().start;
+        if s.terms.target[0] == IGNORED {
+            return Summary::IGNORED;
+        }
+        let writes = (self.writes(), false);
+        self.summarise::<P>((0, row), self.classes(span), writes, &mut None, s)
+    }
+
+    /// The second movement of a part's row, and the third of the part.
+    fn emit_part<P: Parts>(
+        &self,
+        span: &mut Span<'_>,
+        parts: impl Iterator<Item = Summary>,
+        s: &mut Scratch<F>,
+    ) {
+        let (row, classes) = (span.rows().start, self.classes(span));
+        let ignored = s.terms.target[0] == IGNORED;
+        let total = if ignored {
+            Summary::IGNORED
+        } else {
+            parts.reduce(|all, part| all.merge(part, P::OWN)).unwrap_or(Summary::EMPTY)
+        };
+        s.summaries[0].set_row(0, total);
+        self.settle(1, s);
+        if classes.start == 0 {
+            self.write_losses(span, row..row + 1, s);
+        }
+        if !self.writes() {
+            return;
+        }
+        if ignored {
+            self.clear(span, row, classes, s);
+            return;
+        }
+        s.e.fit(BLOCK);
+        for classes in blocks(classes) {
+            self.emit_block::<P>(span, Block { i: 0, row, classes }, None, &total, s);
+        }
+    }
+}
