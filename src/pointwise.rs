@@ -11,7 +11,7 @@
 
 use crate::error::Result;
 use crate::float::Kind;
-use crate::pool;
+use crate::pool::{self, Crew, Memory};
 use crate::reduce::Upstream;
 use crate::simd::sum::{Compensated, Wide, Wide64, two_sum};
 use crate::simd::{self, Element, Isa, Mask32, dispatch, splat};
@@ -228,7 +228,7 @@ struct Sources<'b, F> {
     weights: Option<[&'b [F]; 4]>,
 }
 
-/// A thread's memory for a call.
+/// What a thread works in.
 #[derive(Default)]
 struct Scratch<F> {
     x: Vec<F>,
@@ -240,6 +240,19 @@ struct Scratch<F> {
     /// The losses of a tile's rows so far, and what the roundings of their sums took.
     sums: Vec<f64>,
     lost: Vec<f64>,
+}
+
+impl<F: Element> Memory for Scratch<F> {
+    fn forget(&mut self) {
+        let Self { x, t, weights, value, first, second, sums, lost } = self;
+        let [a, b, c, d] = weights;
+        for buffer in [x, t, a, b, c, d, value, first, second] {
+            buffer.clear();
+        }
+        for buffer in [sums, lost] {
+            buffer.clear();
+        }
+    }
 }
 
 /// What a kernel finds in a tile.
@@ -562,10 +575,8 @@ fn compute<F: Element, L: Pointwise>(
                     sum: if F::KIND == Kind::F64 {
                         seeing.exact.total()
                     } else {
-                        {
-                            let [a, b] = seeing.usual;
-                            (seeing.sum + (a + b)).reduce_sum()
-                        }
+                        let [a, b] = seeing.usual;
+                        (seeing.sum + (a + b)).reduce_sum()
                     },
                     outside: L::DOMAIN != Domain::Everywhere
                         && seeing.excess.simd_gt(zero).any_true(),
@@ -630,8 +641,8 @@ impl<L: Pointwise> Job<'_, L> {
         let least = if self.across() { LINE } else { 1 };
         let spans = Spans::new(rows, (SPAN / classes.max(1)).max(least), outputs);
         let found: Vec<OnceLock<Found>> = vec![OnceLock::new(); spans.count()];
-        let parallel = rows * classes >= PARALLEL;
-        pool::run(&spans, parallel, interrupted, |span, scratch: &mut Scratch<F>| {
+        let crew = Crew::of(rows * classes, PARALLEL);
+        pool::run(&spans, crew, interrupted, |span, scratch: &mut Scratch<F>| {
             let all = self.span(span, places, scratch);
             found[span.index()].set(all).expect("a span is drawn once");
         })?;

@@ -9,8 +9,9 @@
 
 use crate::error::{Error, Result};
 use crate::view::{Span, Spans};
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
@@ -85,31 +86,77 @@ fn pool(workers: usize) -> Option<Arc<rayon::ThreadPool>> {
     Some(threads)
 }
 
+/// Who does the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crew {
+    /// The calling thread, in memory that it keeps for the next such call.
+    Kept,
+    /// The calling thread.
+    Alone,
+    /// As many threads as there may be.
+    All,
+}
+
+/// Elements up to which a call keeps its memory: what it takes costs more than what is done in it.
+const KEPT: usize = 8 << 10;
+
+impl Crew {
+    /// For so many elements, where threads pay from `many` on.
+    pub(crate) fn of(elements: usize, many: usize) -> Self {
+        match elements {
+            0..=KEPT => Self::Kept,
+            _ if elements < many => Self::Alone,
+            _ => Self::All,
+        }
+    }
+}
+
+/// What a thread works in.
+pub(crate) trait Memory: Default + 'static {
+    /// Leaves nothing of the last call but room.
+    fn forget(&mut self);
+}
+
+impl Memory for () {
+    fn forget(&mut self) {}
+}
+
+impl<T: 'static> Memory for Vec<T> {
+    fn forget(&mut self) {
+        self.clear();
+    }
+}
+
+impl<A: Memory, B: Memory> Memory for (A, B) {
+    fn forget(&mut self) {
+        self.0.forget();
+        self.1.forget();
+    }
+}
+
 thread_local! {
-    /// What calls without threads have left of their scratch, one of a type.
-    static KEPT: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) };
+    /// Memory of [`Crew::Kept`], by its type.
+    static MEMORY: RefCell<HashMap<TypeId, Box<dyn Any>>> = RefCell::default();
 }
 
-/// Calls `f` with the scratch that the last such call on this thread left, or with a new one: for a
-/// small input, memory costs more than what is done in it.
-fn with_kept<T: Default + 'static>(f: impl FnOnce(&mut T)) {
-    let kept = KEPT.with_borrow_mut(|kept| {
-        let at = kept.iter().position(|scratch| scratch.is::<T>())?;
-        kept.swap_remove(at).downcast().ok()
-    });
-    let mut scratch: Box<T> = kept.unwrap_or_default();
-    f(&mut scratch);
-    KEPT.with_borrow_mut(|kept| kept.push(scratch));
+/// Calls `f` with the memory that the last such call on this thread left, or with new one.
+fn with_kept<T: Memory>(f: impl FnOnce(&mut T)) {
+    let key = TypeId::of::<T>();
+    let kept = MEMORY.with_borrow_mut(|kept| kept.remove(&key));
+    let mut memory: Box<T> = kept.and_then(|memory| memory.downcast().ok()).unwrap_or_default();
+    f(&mut memory);
+    memory.forget();
+    MEMORY.with_borrow_mut(|kept| kept.insert(key, memory));
 }
 
-/// Calls `work` once for each span, on up to [`num_threads`] threads where `parallel`, each with a
-/// scratch of its own.
+/// Calls `work` once for each span, on up to [`num_threads`] threads where the crew is all of them,
+/// each in memory of its own.
 ///
 /// # Errors
 /// [`Error::Interrupted`] where `interrupted`, asked now and then on the calling thread, says so.
-pub(crate) fn run<T: Default + 'static>(
+pub(crate) fn run<T: Memory>(
     spans: &Spans<'_>,
-    parallel: bool,
+    crew: Crew,
     interrupted: &dyn Fn() -> bool,
     work: impl Fn(&mut Span<'_>, &mut T) + Sync,
 ) -> Result<()> {
@@ -135,7 +182,8 @@ pub(crate) fn run<T: Default + 'static>(
             }
         }
     };
-    let workers = if parallel { num_threads().min(spans.count()).saturating_sub(1) } else { 0 };
+    let most = if crew == Crew::All { num_threads() } else { 1 };
+    let workers = most.min(spans.count()).saturating_sub(1);
     // The pool keeps its size whatever a call needs: building one costs more than idling one.
     let pool = if workers > 0 { pool(num_threads() - 1) } else { None };
     match pool {
@@ -145,8 +193,8 @@ pub(crate) fn run<T: Default + 'static>(
             }
             draw_and_ask(&mut T::default());
         }),
-        None if parallel => draw_and_ask(&mut T::default()),
-        None => with_kept(draw_and_ask),
+        None if crew == Crew::Kept => with_kept(draw_and_ask),
+        None => draw_and_ask(&mut T::default()),
     }
     if stop.into_inner() { Err(Error::Interrupted) } else { Ok(()) }
 }

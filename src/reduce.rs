@@ -2,7 +2,7 @@
 //! gradients.
 
 use crate::error::{Error, Result};
-use crate::pool;
+use crate::pool::{self, Crew};
 use crate::simd;
 use crate::simd::sum::Compensated;
 use crate::view::{Order, Rows, Spans, View, show_shape};
@@ -162,7 +162,8 @@ fn magnitudes(rows: &Rows<'_>) -> [f64; 2] {
 fn total(rows: &Rows<'_>, interrupted: &dyn Fn() -> bool) -> Result<f64> {
     let spans = Spans::new(rows.rows(), 32 * GROUP, Vec::new());
     let sums: Vec<OnceLock<Compensated>> = vec![OnceLock::new(); spans.count()];
-    pool::run(&spans, rows.rows() >= PARALLEL, interrupted, |span, some: &mut Vec<f64>| {
+    let crew = Crew::of(rows.rows(), PARALLEL);
+    pool::run(&spans, crew, interrupted, |span, some: &mut Vec<f64>| {
         let mut sum = Compensated::default();
         some.resize(GROUP, 0.0);
         for start in span.rows().step_by(GROUP) {
@@ -269,8 +270,8 @@ pub(crate) fn census(
     let ignore_index = ignore_index.or(sample.map(|_| NO_INDEX));
     let spans = Spans::new(target.rows(), 32 * GROUP, Vec::new());
     let found: Vec<OnceLock<Census>> = vec![OnceLock::new(); spans.count()];
-    let parallel = target.rows() >= PARALLEL;
-    pool::run(&spans, parallel, interrupted, |span, scratch: &mut (Vec<i64>, Vec<f64>)| {
+    let crew = Crew::of(target.rows(), PARALLEL);
+    pool::run(&spans, crew, interrupted, |span, scratch: &mut (Vec<i64>, Vec<f64>)| {
         let mut census = Census::default();
         let rows = span.rows();
         for start in rows.clone().step_by(GROUP) {

@@ -24,7 +24,7 @@ mod summary;
 mod tile;
 
 use crate::error::Result;
-use crate::pool;
+use crate::pool::{self, Crew};
 use crate::reduce::Census;
 use crate::simd::sum::Compensated;
 use crate::simd::{self, Element, Isa, dispatch};
@@ -160,7 +160,7 @@ impl<'a, F: Element, L: Settle> Job<'a, F, L> {
             let step = (SPAN / classes.max(1)).max(1).next_multiple_of(group);
             let spans = Spans::new(rows, step, outputs);
             let results = vec![OnceLock::new(); spans.count()];
-            pool::run(&spans, rows * classes >= PARALLEL, interrupted, |span, scratch| {
+            pool::run(&spans, Crew::of(rows * classes, PARALLEL), interrupted, |span, scratch| {
                 let result = shared.span(span, along, group, scratch);
                 results[span.index()].set(result).expect("a span is drawn once");
             })?;

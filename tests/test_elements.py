@@ -22,8 +22,12 @@ WIDE = [np.float32, np.float64]
 
 
 def binary(rng, shape, dtype, soft):
-    t = rng.random(shape) if soft else rng.integers(0, 2, shape)
-    return t.astype(dtype)
+    """Targets: 0 and 1, or probabilities of every magnitude near both."""
+    if not soft:
+        return rng.integers(0, 2, shape).astype(dtype)
+    t = rng.random(shape)
+    near = 10 ** rng.uniform(-18, 0, shape)
+    return np.choose(rng.integers(0, 3, shape), [t, near, 1 - near]).astype(dtype)
 
 
 # The references
@@ -115,7 +119,7 @@ def test_soft_margin(dtype, spread, sure, rng, worst):
 
 @pytest.mark.parametrize("dtype", WIDE, ids=["float32", "float64"])
 @pytest.mark.parametrize("spread", SPREADS)
-@pytest.mark.parametrize("gamma", [0.5, 1, 2, 5])
+@pytest.mark.parametrize("gamma", [0.5, 1, 2, 5, 10])
 @pytest.mark.parametrize("alpha", [0.25, -1])
 @pytest.mark.parametrize("soft", [False, True], ids=["sure", "soft"])
 def test_focal(dtype, spread, gamma, alpha, soft, rng, worst):
@@ -229,9 +233,29 @@ def test_focal_at_saturation(dtype, gamma):
     t = np.array([1, 1, 0, 0, 1, 0], dtype)
     got = F.sigmoid_focal_loss(x, t, -1, gamma, return_grad=True)
     want = elements.focal(x, t, -1, gamma)
-    for g, w in zip(got, want[:2], strict=True):
+    name = np.dtype(dtype).name
+    for g, w, bar in zip(got, want[:2], (LOSS_BAR[name], GRAD_BAR[name]), strict=True):
         assert np.all(np.isfinite(g))
-        assert_within(g, w, 8)
+        assert_within(g, w, bar)
+
+
+def test_focal_at_the_ends_of_float64():
+    tiny = 1e-320
+    for x, t, alpha, gamma, want in [
+        (9.8e288, 0.0, -1, 2.0, 9.8e288),
+        (-1e300, 1.0, -1, 2.0, 1e300),
+        (-1e300, tiny, -1, 0.5, np.sqrt(tiny) * (tiny * 1e300)),
+        (-np.inf, 1.0, 0.0, 0.0, 0.0),
+        (np.inf, 0.0, 1.0, 0.0, 0.0),
+        (np.inf, 0.0, 0.5, 2.0, np.inf),
+        (1.0, 0.3, 0.25, 1e300, 0.0),
+    ]:
+        loss, grad, hess = F.sigmoid_focal_loss(
+            np.array(x), np.array(t), alpha, gamma, return_grad=True, return_hess=True
+        )
+        np.testing.assert_allclose(loss, want, rtol=1e-14, err_msg=f"{x} {t} {gamma}")
+        assert np.isfinite(grad)
+        assert np.isfinite(hess)
 
 
 # torch's meaning
@@ -529,7 +553,7 @@ def test_worst_of_many_usual_elements(rng, worst):
     """Where roundings add up: a few in a million are twice as far off as the worst of thousands."""
     n = 1_000_000
     x = np.concatenate([dense(1e-3, 79, n, rng), dense(0.05, 0.5, n, rng)])
-    sure, soft = rng.integers(0, 2, 2 * n).astype(np.float32), rng.random(2 * n, np.float32)
+    sure, soft = (binary(rng, 2 * n, np.float32, soft) for soft in (False, True))
     p = np.concatenate([rng.random(n, np.float32), dense(1e-37, 1, n, rng)])
     p = np.clip(np.abs(p), 1e-37, 1 - 2**-24)
     wide = elements.softplus

@@ -104,6 +104,55 @@ def test_the_same_bits_at_any_number_of_threads(shape, axis, dtype, kind, rng):
     assert_within(plain_results[2], want.hess, reference.HESS_BAR[dtype])
 
 
+def small_calls(rng):
+    """Small calls of every kind, with numbers among their inputs that stay in what they touch."""
+    rows, classes = int(rng.integers(1, 40)), int(rng.choice([1, 2, 3, 10, 70, 90]))
+    dtype = rng.choice(["float32", "float64"])
+    x, q = rng.standard_normal((rows, classes)) * 3, rng.random((rows, classes))
+    if rng.random() < 0.5:
+        x.flat[rng.integers(x.size, size=3)] = rng.choice([np.nan, np.inf, -np.inf, 1e30], 3)
+    x, q = x.astype(dtype), q.astype(dtype)
+    y, t = rng.integers(0, classes, rows), (q > 0.5).astype(dtype)
+    options = {"return_grad": True} if rng.random() < 0.5 else {}
+    own = {"sample_weight": rng.choice([0, 1, 2.5], rows)} if rng.random() < 0.3 else {}
+    return [
+        lambda: F.cross_entropy(x, y, reduction="none", **options, **own),
+        lambda: F.cross_entropy(x, y, label_smoothing=0.1, z_loss=1e-3, **options),
+        lambda: F.cross_entropy(x, q, reduction="sum", **options),
+        lambda: F.cross_entropy(x.T, y[:1].repeat(classes) % rows, **options),
+        lambda: F.nll_loss(x, y, reduction="none", **options, **own),
+        lambda: F.entropy_with_logits(x, **options),
+        lambda: F.token_log_prob(x, y, **options),
+        lambda: F.kl_divergence_with_logits(x, q, **options),
+        lambda: F.js_divergence_with_logits(x, q, **options),
+        lambda: F.log_softmax(x, 1),
+        lambda: F.softmax(x, 0),
+        lambda: F.binary_cross_entropy_with_logits(x, t, reduction="none", **options),
+        lambda: F.multilabel_soft_margin_loss(x, t, reduction="none", **options),
+        lambda: F.sigmoid_focal_loss(x, q, reduction="none", **options),
+        lambda: F.kl_div(x, q, "none", **options),
+        lambda: F.entropy(q, axis=1, **options),
+        lambda: F.js_divergence(q, q[::-1], **options),
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_nothing_of_an_earlier_call_remains(rng):
+    """A thread keeps the memory of small calls: a new thread has none."""
+
+    def leaves(answer):
+        return [np.asarray(a) for a in (answer if isinstance(answer, tuple) else (answer,))]
+
+    for _ in range(150):
+        calls = small_calls(rng)
+        for i in rng.permutation(len(calls))[:6]:
+            used = leaves(calls[i]())
+            with concurrent.futures.ThreadPoolExecutor(1) as new:
+                fresh = leaves(new.submit(calls[i]).result())
+            for a, b in zip(used, fresh, strict=True):
+                np.testing.assert_array_equal(a, b, err_msg=f"call {i}")
+
+
 def run(script, *arguments, timeout=300, **environment):
     """A Python process in the tests' folder, with more environment variables."""
     command = [

@@ -12,7 +12,7 @@ use super::common::Outputs;
 use super::elements::Elements;
 use crate::error::Result;
 use crate::pointwise::{Domain, Jet, Narrow, Point, Pointwise};
-use crate::simd::log::{complement, log, log_of_sum};
+use crate::simd::log::{complement, log_in_parts, log_of_sum};
 use crate::simd::log1p::log_probability;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
@@ -59,9 +59,12 @@ impl Pointwise for OfProbabilities {
         let value = if (is_one | t.simd_eq(zero)).all_true() {
             zero - log_of_sum(simd, is_one.select(p, rest), is_one.select(zero, lost))
         } else {
-            let log_rest = log_of_sum(simd, rest, lost);
+            // Roundings of logarithms would be doubled where the loss is just below a power of two.
+            let ([log, tail], [log_rest, tail_rest]) =
+                (log_in_parts(simd, p, zero), log_in_parts(simd, rest, lost));
             let [other, other_lost] = complement(simd, t);
-            zero - t.mul_add(log(simd, p), other.mul_add(log_rest, other_lost * log_rest))
+            let tails = t.mul_add(tail, other.mul_add(tail_rest, other_lost * log_rest));
+            zero - t.mul_add(log, other.mul_add(log_rest, tails))
         };
         let first = (p - t) / c(LEAST_VARIANCE as f32).max(p * rest);
         let holds = p.simd_ge(c(f32::MIN_POSITIVE)) & p.simd_lt(one);

@@ -100,7 +100,7 @@ impl<'a> Elements<'a> {
     /// # Errors
     /// Where shapes do not fit, before anything is written; where an element is outside of where
     /// the loss is defined; and where `interrupted` says so.
-    pub(crate) fn run<L: Pointwise + Copy>(
+    pub(crate) fn run<L: Pointwise>(
         &self,
         loss: L,
         outputs: Outputs<'_>,
@@ -115,7 +115,7 @@ impl<'a> Elements<'a> {
         }
     }
 
-    fn compute<F: Element, L: Pointwise + Copy>(
+    fn compute<F: Element, L: Pointwise>(
         &self,
         loss: L,
         outputs: Outputs<'_>,

@@ -5,7 +5,7 @@
 
 use super::common::{Inputs, Outputs, Targets};
 use crate::error::Result;
-use crate::pool;
+use crate::pool::{self, Crew};
 use crate::reduce::PARALLEL;
 use crate::rows::ROWS;
 use crate::rows::settle::{IGNORED, Terms};
@@ -58,12 +58,12 @@ pub fn nll_loss(
         Spans::new(rows, (4 * TILE / if work > rows { classes } else { 1 }).max(group), all);
     let sums: Vec<OnceLock<Compensated>> = vec![OnceLock::new(); spans.count()];
 
-    type Scratch = (Terms, Vec<f64>, Vec<f64>);
+    type Scratch = (Terms, (Vec<f64>, Vec<f64>));
     pool::run(
         &spans,
-        work >= PARALLEL,
+        Crew::of(work, PARALLEL),
         interrupted,
-        |span, (terms, losses, tile): &mut Scratch| {
+        |span, (terms, (losses, tile)): &mut Scratch| {
             let mut sum = Compensated::default();
             let all = span.rows();
             for start in all.clone().step_by(group) {

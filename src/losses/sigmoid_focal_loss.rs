@@ -10,7 +10,7 @@
 //! d^2  = b m^g (c'' + 2 g r c' + g (r' + g r^2) c)
 //! ```
 //!
-//! The powers are taken through logarithms: of a sure target `log m` is minus a softplus, without
+//! The powers are taken through logarithms, but for small whole `g` of `f32`: of a sure target `log m` is minus a softplus, without
 //! rounding `m` to 0, and `r` is minus the sigmoid or the sigmoid of `-x`, so that a gradient has no
 //! power below `m^g` and stays finite where `m` vanishes, also for `g < 1`. Of other targets, with
 //! `e = exp(-|x|)`,
@@ -79,15 +79,17 @@ impl Pointwise for Focal {
                 two(c(alpha)).times(simd, two(t)).plus(other.times(simd, rest))
             }
         };
+        // Nothing times what is infinite is nothing.
+        let times = |factor: S::f64s, v: S::f64s| factor.simd_eq(zero).select(zero, factor * v);
         if self.gamma == 0.0 {
-            let balanced = |v: S::f64s| balance.high * v;
+            let balanced = |v: S::f64s| times(balance.high, v);
             return Jet {
                 value: balanced(entropy.value),
                 first: balanced(entropy.first),
                 second: balanced(entropy.second),
             };
         }
-        let logistic = Logistic::<S, F>::at(simd, x);
+        let logistic = Logistic::<S, F>::at(simd, x).refined(simd);
         let (up, down) = (logistic.sigmoid(simd), logistic.against(simd));
         let log = logistic.exact_log(simd);
         // n is a + b e.
@@ -133,19 +135,22 @@ impl Pointwise for Focal {
         // The cross-entropy in two parts. No mass on an infinite logit is nothing.
         let far = a.high.simd_eq(zero).select(zero, x.abs());
         let cross_entropy = a.times(simd, two(far)).plus(log);
-        // Nothing times an infinite cross-entropy is nothing.
         let nothing = factor.high.simd_eq(zero);
         let cross_entropy = Two::select(nothing, two(zero), cross_entropy);
-        let times = |factor: S::f64s, v: S::f64s| factor.simd_eq(zero).select(zero, factor * v);
+        // A large one in the power's unit would leave the range.
+        let is_large = cross_entropy.high.simd_gt(c(1e200));
+        let down_by = is_large.select(unit, one);
+        let value = factor.times(simd, cross_entropy.scaled(down_by)).rounded(simd);
+
         let (gr, curve) = (g * r, g * g.mul_add(r * r, r_slope));
         let first = entropy.first + times(gr, entropy.value);
         let second = (c(2.0) * gr).mul_add(entropy.first, entropy.second);
         let second = second + times(curve, entropy.value);
         let scale = factor.rounded(simd) * unit;
         Jet {
-            value: factor.times(simd, cross_entropy).rounded(simd) * unit,
-            first: scale * first,
-            second: scale * second,
+            value: value * is_large.select(one, unit),
+            first: times(scale, first),
+            second: times(scale, second),
         }
     }
 

@@ -8,7 +8,7 @@ use super::mass::Nothing;
 use super::mass::RowMass;
 use super::settle::Coefficients;
 use crate::error::{Error, Result};
-use crate::pool;
+use crate::pool::{self, Crew};
 use crate::simd::{self, Isa, dispatch};
 use crate::view::{Order, Rows, RowsMut, Spans, View, ViewMut};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -31,7 +31,7 @@ pub(crate) fn read(view: &View<'_>, interrupted: &dyn Fn() -> bool) -> Result<f3
     let rows = column(view)?;
     let largest = AtomicU32::new(0);
     let spans = Spans::new(rows.rows(), SPAN, Vec::new());
-    pool::run(&spans, true, interrupted, |span, (): &mut ()| {
+    pool::run(&spans, Crew::All, interrupted, |span, (): &mut ()| {
         let x = rows.lines_of_rows::<f32>(span.rows(), 0..1);
         let max = kernels::largest::<f32, true>(x.line(0));
         largest.fetch_max(max.max(0.0).to_bits(), Ordering::Relaxed);
@@ -49,7 +49,7 @@ pub(crate) fn copy(from: &View<'_>, to: ViewMut<'_>, interrupted: &dyn Fn() -> b
     let order = Order::c(from.shape().len());
     let spans = Spans::new(rows.rows(), SPAN, vec![RowsMut::new(to, None, &order)]);
     let c = Coefficients { a: 1.0, b: 0.0, c: 0.0, max: 0.0, at_max: 0.0 };
-    pool::run(&spans, true, interrupted, |span, (): &mut ()| {
+    pool::run(&spans, Crew::All, interrupted, |span, (): &mut ()| {
         let all = span.rows();
         let e = rows.lines_of_rows::<f32>(all.clone(), 0..1).line(0);
         let from = kernels::Sources { e, x: &[], mass: RowMass::none() };

@@ -11,7 +11,7 @@ use super::scratch::Scratch;
 use super::settle::{IGNORED, Settle};
 use super::summary::Summary;
 use crate::error::Result;
-use crate::pool;
+use crate::pool::{self, Crew};
 use crate::reduce::Census;
 use crate::simd::sum::Compensated;
 use crate::simd::{self, Element};
@@ -52,16 +52,16 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         let spans = Spans::in_parts(rows, (count, PART), Vec::new());
         // With the target's logit, which another part may write over later.
         let summaries: Vec<OnceLock<(Summary, f64)>> = vec![OnceLock::new(); spans.count()];
-        pool::run(&spans, true, interrupted, |span, s: &mut Scratch<F>| {
+        pool::run(&spans, Crew::All, interrupted, |span, s: &mut Scratch<F>| {
             self.begin(span, s);
             self.pick(0, span.rows().start, s);
             let summary = with_parts!(self.mass, P => self.summarise_part::<P>(span, s));
             let picked = s.terms.rows[0].picked.0[0];
             summaries[span.index()].set((summary, picked)).expect("a span is drawn once");
         })?;
-        let (parts, writes) = (if self.writes() { count } else { 1 }, self.writes());
+        let (parts, crew) = if self.writes() { (count, Crew::All) } else { (1, Crew::Alone) };
         let spans = Spans::in_parts(rows, (parts, PART), outputs);
-        pool::run(&spans, writes, interrupted, |span, s: &mut Scratch<F>| {
+        pool::run(&spans, crew, interrupted, |span, s: &mut Scratch<F>| {
             let row = span.rows().start;
             let census = self.begin(span, s);
             let parts = summaries[row * count..][..count].iter();

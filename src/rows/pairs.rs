@@ -20,7 +20,7 @@ use super::scratch::{Buffer, Raw};
 use super::{ROWS, tile};
 use crate::error::Result;
 use crate::float::Kind;
-use crate::pool;
+use crate::pool::{self, Crew, Memory};
 use crate::reduce::Upstream;
 use crate::simd::exp::Shift;
 use crate::simd::log1p::{log_with_odds, log1p};
@@ -116,7 +116,7 @@ pub(crate) struct Job<'a, D> {
     pub(crate) grads: [Option<RowsMut<'a>>; 2],
 }
 
-/// A thread's memory for a call.
+/// What a thread works in.
 #[derive(Default)]
 struct Scratch<F: Element> {
     /// Logits, where they are staged.
@@ -125,6 +125,13 @@ struct Scratch<F: Element> {
     out: [Buffer<F>; 2],
     totals: Vec<f64>,
     upstream: Vec<f64>,
+}
+
+impl<F: Element> Memory for Scratch<F> {
+    fn forget(&mut self) {
+        self.totals.clear();
+        self.upstream.clear();
+    }
 }
 
 /// A block of logits: a row, or a tile with `step` rows a class.
@@ -158,8 +165,8 @@ impl<D: Divergence> Job<'_, D> {
         let step = (SPAN / classes.max(1)).max(1).next_multiple_of(height);
         let spans = Spans::new(rows, step, outputs);
         let sums: Vec<std::sync::OnceLock<f64>> = vec![Default::default(); spans.count()];
-        let parallel = rows * classes >= PARALLEL;
-        pool::run(&spans, parallel, interrupted, |span, scratch: &mut Scratch<F>| {
+        let crew = Crew::of(rows * classes, PARALLEL);
+        pool::run(&spans, crew, interrupted, |span, scratch: &mut Scratch<F>| {
             let all = span.rows();
             let mut sum = 0.0;
             for start in all.clone().step_by(height) {

@@ -1,7 +1,8 @@
-//! A thread's memory for a call: grown as needed, never shared.
+//! What a thread works in: grown as needed, never shared.
 
 use super::settle::{Factors, MORE, Terms};
 use super::summary::{Field, ROWS, Summary};
+use crate::pool::Memory;
 use crate::simd::Element;
 use crate::view::Rows;
 use crate::warp::{Derivatives, Warped};
@@ -116,6 +117,18 @@ pub(super) struct Scratch<F: Element> {
     pub(super) factors: Vec<Factors<Field>>,
     /// Of the group's losses.
     pub(super) sum: f64,
+}
+
+impl<F: Element> Memory for Scratch<F> {
+    fn forget(&mut self) {
+        self.units.clear();
+        self.summaries.clear();
+        self.part.clear();
+        self.terms.forget();
+        self.losses.clear();
+        self.more.clear();
+        self.factors.clear();
+    }
 }
 
 impl<F: Element> Scratch<F> {

@@ -3,6 +3,7 @@
 
 use super::summary::{Field, ROWS, Summary};
 use crate::float::Kind;
+use crate::pool::Memory;
 use crate::reduce::{Census, stage_weights};
 use crate::simd::exp::Shift;
 use crate::simd::log1p::log_with_odds;
@@ -122,6 +123,14 @@ impl Term<Field> {
         // Of nothing, any exponent is right: 0 is the one that suits the loss.
         let exponent = |g: f64| if g == 0.0 { 0 } else { (g.abs().to_bits() >> 52) as i32 - 1023 };
         self.exponent = Field(upstream.0.map(|g| exponent(g).into()));
+    }
+}
+
+impl Memory for Terms {
+    fn forget(&mut self) {
+        self.target.clear();
+        self.rows.clear();
+        self.own.clear();
     }
 }
 

@@ -17,8 +17,8 @@
 //! ```
 //!
 //! The factor `c` makes the table exact: rounding `2^(i / steps)` to floats would err by up to half
-//! an ulp, and one `c` in [1, 1.02] brings every `c 2^(i / steps)` to within a tenth or so of a
-//! float (Gal's accurate tables, with one free number instead of one an entry), nearest where half an
+//! an ulp, and one `c` in [1, 1.02] brings every `c 2^(i / steps)` to within a quarter of an ulp of a
+//! float at the worst (Gal's accurate tables, with one free number instead of one an entry), nearest where half an
 //! ulp is the most of a number: above a power of two. The polynomial absorbs it at no cost.
 //!
 //! The rounding to `n` adds a constant whose last bits then hold an integer (Schraudolph's trick);
@@ -84,7 +84,7 @@ const F32: Constants<f32> = f32_in(
     1.0,
     &[0.0, 1.0, 0.499_999_9, 0.166_665_18, 0.041_669_533, 8.368_923e-3, 1.375_138_2e-3],
 );
-/// 2^-32.
+/// 2^-29.5.
 const F32_BY_8: Constants<f32> =
     f32_in(8.0, &[-0.005_087_230_4, 0.994_912_74, 0.497_456_4, 0.165_832_36, 0.041_458_655]);
 /// 2^-29.

@@ -57,6 +57,14 @@ pub(crate) fn log<S: Isa>(simd: S, u: S::f32s) -> S::f32s {
 /// `log(u + lost)` of a sum that `u` is rounded from; `lost` is 0 for `u < 1/2`.
 #[inline(always)]
 pub(crate) fn log_of_sum<S: Isa>(simd: S, u: S::f32s, lost: S::f32s) -> S::f32s {
+    let [high, tail] = log_in_parts(simd, u, lost);
+    high + tail
+}
+
+/// The same before it is rounded: the second part is at most a fifth of the first, and of its sign
+/// for `u < 1`.
+#[inline(always)]
+pub(crate) fn log_in_parts<S: Isa>(simd: S, u: S::f32s, lost: S::f32s) -> [S::f32s; 2] {
     let c = |v: f32| splat::<S, f32>(simd, v);
     // Adding the distance from sqrt(1/2) to 1 moves the exponent's step there.
     let (one, sqrt_half) = (1f32.to_bits(), std::f32::consts::FRAC_1_SQRT_2.to_bits());
@@ -71,7 +79,7 @@ pub(crate) fn log_of_sum<S: Isa>(simd: S, u: S::f32s, lost: S::f32s) -> S::f32s 
     let q = polynomial::<S, f32, _>(simd, &SERIES, f);
     let high = k.mul_add(c(LN2_HIGH), f);
     let high_lost = k.mul_add(c(LN2_HIGH), -high) + f;
-    high + (f * f).mul_add(q, k.mul_add(c(LN2_LOW), high_lost))
+    [high, (f * f).mul_add(q, k.mul_add(c(LN2_LOW), high_lost))]
 }
 
 #[cfg(test)]

@@ -123,28 +123,36 @@ pub(crate) fn log1p<S: Isa>(simd: S, x: S::f64s, short: S::f64s) -> S::f64s {
 #[inline(always)]
 pub(crate) fn log1p_in_two<S: Isa>(simd: S, x: S::f64s, short: S::f64s) -> [S::f64s; 2] {
     let u = x + c(simd, 1.0);
-    let log = log_in_two(simd, u, x, x - (u - c(simd, 1.0)), short);
+    let log = log_exact_in_two(simd, u, x, x - (u - c(simd, 1.0)), short);
     log.map(
         #[inline(always)]
         |log| x.simd_eq(x).select(log, x),
     )
 }
 
-/// `log(u + low)` of a probability above 0 that `u` is rounded from: within 2^-57 of itself or of 1
-/// where `F` is `f64`, else within 2^-30 of itself. NaN at NaN.
+/// `log(u + low)` of a normal number in two parts, to 2^-57 of itself or of 1, whichever is more.
+#[inline(always)]
+pub(crate) fn log_in_two<S: Isa>(simd: S, u: S::f64s, low: S::f64s) -> [S::f64s; 2] {
+    log_exact_in_two(simd, u, u - c(simd, 1.0), c(simd, 0.0), low)
+}
+
+/// The logarithm of a probability above 0: where `F` is `f64` as [`log_in_two`], else within 2^-30 of
+/// itself. NaN at NaN.
 #[inline(always)]
 pub(crate) fn log_of_two<S: Isa, F: Element>(simd: S, u: Two<S, F>) -> Two<S, F> {
     let (low, u) = (u.low(simd), u.high);
-    let less_one = u - c(simd, 1.0);
     if F::KIND == Kind::F32 {
-        return Two::of(simd, u.simd_eq(u).select(short_log(simd, u, less_one), u));
+        let log = short_log(simd, u, u - c(simd, 1.0));
+        return Two::of(simd, u.simd_eq(u).select(log, u));
     }
-    let above = c(simd, f64::MIN_POSITIVE).max(u);
-    let log = log_in_two(simd, above, less_one, c(simd, 0.0), low);
-    Two::new(log.map(
-        #[inline(always)]
-        |log| u.simd_eq(u).select(log, u),
-    ))
+    // What is subnormal is brought into range first.
+    let tiny = u.simd_lt(c(simd, f64::MIN_POSITIVE));
+    let (up, steps) = (tiny.select(c(simd, 2f64.powi(54)), c(simd, 1.0)), c(simd, 54.0));
+    let [log, log_low] = log_in_two(simd, u * up, low * up);
+    let [high, high_low] = two_sum(log, -(steps * c(simd, LN2_HIGH)));
+    let all_low = high_low + (log_low - steps * c(simd, LN2_LOW));
+    let (log, low) = (tiny.select(high, log), tiny.select(all_low, log_low));
+    Two::new([u.simd_eq(u).select(log, u), low])
 }
 
 /// `log u` of a probability `u`, of which `u - 1` is given more exactly than `u` holds it: at an `u`
@@ -244,7 +252,7 @@ fn log_exact<S: Isa>(
 
 /// The same in two parts, to 2^-57 of itself or of 1, whichever is more.
 #[inline(always)]
-fn log_in_two<S: Isa>(
+fn log_exact_in_two<S: Isa>(
     simd: S,
     u: S::f64s,
     less_one: S::f64s,

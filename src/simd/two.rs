@@ -54,6 +54,12 @@ impl<S: Isa, F: Element> Two<S, F> {
         Self::new([product, lost(simd, self.high, other.high, product) + cross])
     }
 
+    /// Times a power of two.
+    #[inline(always)]
+    pub(crate) fn scaled(self, power: S::f64s) -> Self {
+        Self::new([self.high * power, self.low * power])
+    }
+
     #[inline(always)]
     pub(crate) fn negated(self) -> Self {
         Self::new([-self.high, -self.low])
