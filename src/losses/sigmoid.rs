@@ -51,7 +51,7 @@ impl Pointwise for LogSigmoid {
 }
 
 fn run(
-    map: impl Pointwise + Copy,
+    map: impl Pointwise,
     input: View<'_>,
     out: ViewMut<'_>,
     interrupted: &dyn Fn() -> bool,

@@ -114,7 +114,7 @@ impl Pointwise for Focal {
             let m = n.high * logistic.large();
             let mut power = m;
             for _ in 1..count {
-                power = power * m;
+                power *= m;
             }
             two(power)
         } else {
