@@ -113,7 +113,7 @@ impl Crew {
 
 /// What a thread works in.
 pub(crate) trait Memory: Default + 'static {
-    /// Leaves nothing of the last call but room.
+    /// Leaves nothing of the last call but room, and buffers that are written before they are read.
     fn forget(&mut self);
 }
 

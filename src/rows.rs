@@ -8,7 +8,7 @@
 //!
 //! Two traversals share the movements: [`along`] the classes where they lie next to each other and
 //! are many, [`across`] rows where rows do, or where classes are too few to fill vectors. Threads draw
-//! rows; of rows that are [`long`] and fewer than threads, parts.
+//! rows; of few rows that are [`long`], parts.
 
 mod across;
 mod along;
@@ -27,7 +27,7 @@ use crate::error::Result;
 use crate::pool::{self, Crew};
 use crate::reduce::Census;
 use crate::simd::sum::Compensated;
-use crate::simd::{self, Element, Isa, dispatch};
+use crate::simd::{self, Element};
 use crate::view::{Rows, RowsMut, Span, Spans};
 use crate::warp::Warped;
 use mass::{Mass, with_parts};
@@ -155,7 +155,7 @@ impl<'a, F: Element, L: Settle> Job<'a, F, L> {
         let along = shared.goes_along();
         let group = shared.group(along);
         let results = if along && long::are_shared(rows, classes, shared.writes()) {
-            shared.in_parts(outputs, interrupted)?
+            shared.share_rows(outputs, interrupted)?
         } else {
             let step = (SPAN / classes.max(1)).max(1).next_multiple_of(group);
             let spans = Spans::new(rows, step, outputs);
@@ -217,7 +217,7 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
             at = end;
         }
         if self.stream {
-            dispatch!(simd::level(), s => s.fence());
+            simd::fence();
         }
         (sum, census)
     }

@@ -563,6 +563,16 @@ def test_errors():
             r"p\[1, 2\] must be a probability not below 0, got -0.25",
             lambda: F.entropy(-p + p * (np.arange(6).reshape(2, 3) < 5) * 2),
         ),
+        (
+            r"p\[0, 1, 1\] must be a probability not below 0, got -2",
+            lambda: F.entropy(np.where(np.arange(8).reshape(2, 2, 2) == 3, -2.0, 1.0), axis=1),
+        ),
+        (
+            r"q\[1, 0\] must be a probability not below 0, got -1",
+            lambda: F.kl_divergence(
+                np.ones((2, 3)), np.array([[1.0], [-1.0]]) * np.ones(3), axis=0
+            ),
+        ),
         (r"p\[0, 0\] must be a probability in \[0, 1\], got 1.25", lambda: F.binary_entropy(p + 1)),
         (
             r"reduction must not be 'batchmean' where input has no axis",

@@ -467,3 +467,42 @@ def test_the_smallest_integer_is_no_class():
     x = np.zeros((2, 3))
     with pytest.raises(IndexError, match=r"target\[0\] = -9223372036854775808 is out of range"):
         F.token_log_prob(x, np.array([-(2**63), 1]))
+
+
+@pytest.mark.parametrize("dtype", WIDE, ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    "classes, gone",
+    [
+        (8192, slice(0, 4096)),
+        (8192, slice(0, 4095)),
+        (200_000, slice(131072, 135168)),
+        (300_000, slice(131072, 262144)),
+        (300_000, slice(262144, None)),
+    ],
+    ids=str,
+)
+def test_entropy_where_parts_of_a_row_are_ruled_out(classes, gone, dtype, rng):
+    x = (rng.standard_normal((2, classes)) * 3).astype(dtype)
+    mask = np.ones(classes, bool)
+    mask[gone] = False
+    want = F.entropy_with_logits(np.ascontiguousarray(x[:, mask]))
+    few = x.copy()
+    few[:, ~mask] = -np.inf
+    np.testing.assert_allclose(F.entropy_with_logits(few), want, rtol=1e-6)
+    token = F.token_log_prob(few, [5000, 6000])
+    np.testing.assert_allclose(token.entropy, want, rtol=1e-6)
+    got, grad = F.entropy_with_logits(x, class_mask=mask, return_grad=True)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    assert np.all(np.isfinite(grad))
+    assert np.all(grad[:, ~mask] == 0)
+
+
+def test_entropy_where_one_logit_is_infinite(rng):
+    for shape, axis, place in [((1, 8192), 1, 5000), ((20000, 16), 0, 15000), ((16, 8192), 1, 5)]:
+        x = rng.standard_normal(shape).astype(np.float32)
+        x[(slice(None),) * axis + (place,)] = np.inf
+        np.testing.assert_array_equal(F.entropy_with_logits(x, axis=axis), 0)
+    x = rng.standard_normal((20000, 16)).astype(np.float32)
+    want = F.entropy_with_logits(x[10000:].copy(), axis=0)
+    x[:10000] = -np.inf
+    np.testing.assert_allclose(F.entropy_with_logits(x, axis=0), want, rtol=1e-6)

@@ -191,7 +191,11 @@ impl<'a> Elements<'a> {
         order: &Order,
         (row, class, which): (usize, usize, Argument),
     ) -> Error {
-        let index = order.index_of(&self.losses_shape(), row);
+        let shape = self.losses_shape();
+        let index = match self.axis {
+            Some(axis) => order.without(axis).index_of(&shape, row),
+            None => order.index_of(&shape, row),
+        };
         let mut index: Vec<_> = index.iter().map(ToString::to_string).collect();
         if let Some(axis) = self.axis {
             index.insert(axis, class.to_string());

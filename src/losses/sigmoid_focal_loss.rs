@@ -10,10 +10,10 @@
 //! d^2  = b m^g (c'' + 2 g r c' + g (r' + g r^2) c)
 //! ```
 //!
-//! The powers are taken through logarithms, but for small whole `g` of `f32`: of a sure target `log m` is minus a softplus, without
+//! The powers are taken through logarithms: of a sure target `log m` is minus a softplus, without
 //! rounding `m` to 0, and `r` is minus the sigmoid or the sigmoid of `-x`, so that a gradient has no
-//! power below `m^g` and stays finite where `m` vanishes, also for `g < 1`. Of other targets, with
-//! `e = exp(-|x|)`,
+//! power below `m^g` and stays finite where `m` vanishes, also for `g < 1`. (Of `f32`, small whole
+//! powers are products.) Of other targets, with `e = exp(-|x|)`,
 //!
 //! ```text
 //! -log m = log(1 + e) - log n,    n = (1 - t) + t e  where x > 0,  t + (1 - t) e  elsewhere

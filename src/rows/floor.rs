@@ -9,7 +9,7 @@ use super::mass::RowMass;
 use super::settle::Coefficients;
 use crate::error::{Error, Result};
 use crate::pool::{self, Crew};
-use crate::simd::{self, Isa, dispatch};
+use crate::simd;
 use crate::view::{Order, Rows, RowsMut, Spans, View, ViewMut};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -55,6 +55,6 @@ pub(crate) fn copy(from: &View<'_>, to: ViewMut<'_>, interrupted: &dyn Fn() -> b
         let from = kernels::Sources { e, x: &[], mass: RowMass::none() };
         let mut out = span.lines_of_rows_mut::<f32>(0, all, 0..1);
         kernels::emit::<Scaled, Nothing, f32>(&c, &from, out.line(0), true);
-        dispatch!(simd::level(), s => s.fence());
+        simd::fence();
     })
 }

@@ -1,4 +1,4 @@
-//! Rows that threads share: long ones, where there are too few for a thread each.
+//! Rows that threads share: long ones, where by whole rows some would idle at the end.
 //!
 //! Summaries of parts merge, and what is written of a class needs but its row's: a first sweep
 //! summarises parts, a second settles their rows again and again and emits parts. Long rows are
@@ -41,7 +41,7 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
     ///
     /// # Errors
     /// Where `interrupted` says so.
-    pub(super) fn in_parts(
+    pub(super) fn share_rows(
         &self,
         outputs: Vec<RowsMut<'_>>,
         interrupted: &dyn Fn() -> bool,

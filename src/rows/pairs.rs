@@ -269,7 +269,12 @@ fn copy<F: Element>(from: &Rows<'_>, rows: Range<usize>, along: bool, to: &mut B
     if along {
         from.stage(rows, classes.clone(), 1, 1, to.fit(classes.len()));
     } else {
+        let (n, step) = (rows.len(), tile::step(rows.len()));
         tile::stage(from, rows, classes, to);
+        // Lanes beyond the rows are compared, too.
+        for column in to.chunks_mut(step) {
+            column[n..].fill(F::default());
+        }
     }
 }
 

@@ -84,10 +84,15 @@ impl Summary {
         let low_all = if low.ties == 0.0 { low.rest } else { low.rest + low.ties * low.top() };
         let low_mass = if own { low_all } else { low.mass_top + low.mass_rest };
         let shifted = if low_mass == 0.0 { 0.0 } else { low_mass * (high.max - low.max) };
-        let of_unit = if own { unit } else { 1.0 };
+        let dot = match (own, unit) {
+            (false, _) => low.dot + shifted,
+            // Nothing of an infinite gap is nothing.
+            (true, 0.0) => 0.0,
+            (true, _) => (low.dot + shifted) * unit,
+        };
         Self {
             rest: high.rest + low_all * unit,
-            dot: high.dot + (low.dot + shifted) * of_unit,
+            dot: high.dot + dot,
             mass_rest: if own { 0.0 } else { high.mass_rest + low_mass },
             above: high.above + low.above,
             ..high

@@ -18,7 +18,7 @@
 //!
 //! The factor `c` makes the table exact: rounding `2^(i / steps)` to floats would err by up to half
 //! an ulp, and one `c` in [1, 1.02] brings every `c 2^(i / steps)` to within a quarter of an ulp of a
-//! float at the worst (Gal's accurate tables, with one free number instead of one an entry), nearest where half an
+//! float (Gal's accurate tables, with one free number instead of one an entry), nearest where half an
 //! ulp is the most of a number: above a power of two. The polynomial absorbs it at no cost.
 //!
 //! The rounding to `n` adds a constant whose last bits then hold an integer (Schraudolph's trick);

@@ -61,7 +61,7 @@ pub(crate) fn log_of_sum<S: Isa>(simd: S, u: S::f32s, lost: S::f32s) -> S::f32s 
     high + tail
 }
 
-/// The same before it is rounded: the second part is at most a fifth of the first, and of its sign
+/// The same before it is rounded: the second part is at most a quarter of the first, and of its sign
 /// for `u < 1`.
 #[inline(always)]
 pub(crate) fn log_in_parts<S: Isa>(simd: S, u: S::f32s, lost: S::f32s) -> [S::f32s; 2] {

@@ -475,6 +475,8 @@ impl<'a> Spans<'a> {
         (parts, width): (usize, usize),
         outputs: Vec<RowsMut<'a>>,
     ) -> Self {
+        // Products that overflowed would hand out the same place twice.
+        assert!(parts.checked_mul(rows.max(width)).is_some());
         Self { parts, width, ..Self::new(rows, 1, outputs) }
     }
 
@@ -513,7 +515,7 @@ impl Span<'_> {
         Layout(&self.outputs[output].rows)
     }
 
-    /// The classes of a part, from its first on.
+    /// The classes of a part; of the last one, beyond the row's end.
     pub fn classes(&self) -> Range<usize> {
         self.classes.clone()
     }
