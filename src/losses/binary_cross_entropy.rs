@@ -56,9 +56,11 @@ impl Pointwise for OfProbabilities {
         let (zero, one) = (c(0.0), c(1.0));
         let [rest, lost] = complement(simd, p);
         let is_one = t.simd_eq(one);
+        let mut holds = p.simd_ge(c(f32::MIN_POSITIVE)) & p.simd_lt(one);
         let value = if (is_one | t.simd_eq(zero)).all_true() {
             zero - log_of_sum(simd, is_one.select(p, rest), is_one.select(zero, lost))
         } else {
+            holds &= t.simd_ge(zero) & t.simd_le(one);
             // Roundings of logarithms would be doubled where the loss is just below a power of two.
             let ([log, tail], [log_rest, tail_rest]) =
                 (log_in_parts(simd, p, zero), log_in_parts(simd, rest, lost));
@@ -67,8 +69,7 @@ impl Pointwise for OfProbabilities {
             zero - t.mul_add(log, other.mul_add(log_rest, tails))
         };
         let first = (p - t) / c(LEAST_VARIANCE as f32).max(p * rest);
-        let holds = p.simd_ge(c(f32::MIN_POSITIVE)) & p.simd_lt(one);
-        Some(Narrow { value, first, holds: holds & t.simd_ge(zero) & t.simd_le(one) })
+        Some(Narrow { value, first, holds })
     }
 }
 
