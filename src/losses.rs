@@ -32,7 +32,7 @@ pub use elements::Elements;
 pub struct Entry {
     /// In `crossent.functional`.
     pub function: &'static str,
-    /// In `crossent`, where torch has one.
+    /// In `crossent`, where it has one.
     pub class: Option<&'static str>,
 }
 

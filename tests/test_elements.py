@@ -638,7 +638,7 @@ def test_tiny_upstream_gradients(rng):
 
 
 def all_losses(x, t, reduction="none"):
-    """(name, result, reference) of each loss with a Hessian."""
+    """(name, result, reference) of each loss in which nothing cancels, with its Hessian if any."""
     k = {"return_grad": True, "return_hess": True}
     v = np.float32(2.5)
     yield (

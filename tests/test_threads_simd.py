@@ -135,6 +135,7 @@ def small_calls(rng):
         lambda: F.binary_cross_entropy_with_logits(x, t, reduction="none", **options),
         lambda: F.multilabel_soft_margin_loss(x, t, reduction="none", **options),
         lambda: F.sigmoid_focal_loss(x, q, reduction="none", **options),
+        lambda: F.soft_margin_loss(x, 2 * t - 1, "none", **options),
         lambda: F.kl_div(x, q, "none", **grad),
         lambda: F.entropy(q, axis=1, **grad),
         lambda: F.js_divergence(q, q[::-1], **grad),

@@ -9,8 +9,8 @@ from crossent.torch import _ops
 class Case:
     """`make(dtype)` gives the tensors that are differentiated; `f` is a function of them."""
 
-    def __init__(self, f, make):
-        self.f, self.make = f, make
+    def __init__(self, function, f, make):
+        self.function, self.f, self.make = function, f, make
 
 
 def by_formulas(monkeypatch):
@@ -35,7 +35,7 @@ def _cases():
             here = {k: v.to(x[0].device) if torch.is_tensor(v) else v for k, v in options.items()}
             return getattr(ct, function)(*x, **here)
 
-        out[name] = Case(f, make)
+        out[name] = Case(function, f, make)
 
     def normal(*shape):
         return lambda g: torch.randn(*shape, generator=g, dtype=torch.float64) * 2

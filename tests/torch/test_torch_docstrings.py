@@ -6,6 +6,7 @@ import inspect
 import pytest
 import torch
 import torch.nn.functional as TF
+from cases import CASES
 
 import crossent
 from crossent import torch as ct
@@ -41,6 +42,11 @@ def test_examples(name):
 def test_every_name_of_arrays_is_here():
     numpy_only = {"__version__", "get_num_threads", "set_num_threads", "simd_level"}
     assert set(crossent.__all__) - numpy_only == set(ct.__all__) - {PARALLEL}
+
+
+def test_every_loss_is_among_the_cases():
+    losses = {name for name, _ in crossent._core.losses()}
+    assert losses <= {case.function for case in CASES.values()}
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if hasattr(TF, name)])

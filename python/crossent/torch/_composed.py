@@ -237,8 +237,10 @@ def pointwise(
         losses = product(wrong**second, _binary(x, t, None))
         if first >= 0:
             losses = (first * t + (1 - first) * (1 - t)) * losses
-    else:
+    elif kind in ("logits", "multilabel"):
         losses = _binary(x, t, pos_weight)
+    else:
+        raise AssertionError(kind)
     if weight is not None:
         losses = product(weight.to(x.dtype), losses)
     if kind == "multilabel":
