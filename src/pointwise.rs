@@ -262,6 +262,7 @@ struct Seen {
 }
 
 /// What a kernel has seen so far.
+#[derive(Clone, Copy)]
 struct Seeing<S: Isa> {
     /// Of `f64` elements, whose ulp has no room for the roundings of a sum.
     exact: Wide64<S>,
@@ -388,6 +389,39 @@ fn take_usual<const WANTED: u8, S: Isa, F: Element, L: Pointwise>(
         b += simd.load_f64s_f32(&values[n..]);
     }
     *sums = [a, b];
+    taken
+}
+
+/// Takes all whole vectors of elements without weights in `f64` lanes; returns how many elements.
+#[inline(always)]
+fn take_wide<const WANTED: u8, S: Isa, F: Element, L: Pointwise>(
+    simd: S,
+    loss: &L,
+    upstream: f64,
+    from: &Sources<'_, F>,
+    [value, first, second]: [&mut [F]; 3],
+    seeing: &mut Seeing<S>,
+) -> usize {
+    let n = S::f64s::LEN;
+    let (mut seen, mut taken) = (*seeing, 0);
+    // A loss without targets does not look at them.
+    for (x, t) in from.x.chunks_exact(n).zip(from.t.unwrap_or(from.x).chunks_exact(n)) {
+        simd.prefetch(x, AHEAD);
+        simd.prefetch(t, AHEAD);
+        let part = Sources { x, t: from.t.map(|_| t), weights: None };
+        let jet = seen.take(simd, loss, upstream, &part, n, None);
+        for (wanted, (v, to)) in
+            jet.into_iter().zip([&mut *value, &mut *first, &mut *second]).enumerate()
+        {
+            if wanted <= WANTED.into()
+                && let Some(to) = to.get_mut(taken..taken + n)
+            {
+                F::store_f64s(simd, v, to);
+            }
+        }
+        taken += n;
+    }
+    *seeing = seen;
     taken
 }
 
@@ -521,6 +555,11 @@ fn compute<F: Element, L: Pointwise>(
                 let upstream = if scales { f64::from(scale) } else { upstream };
                 let narrow_first = WANTED == wanted::VALUE || scales;
                 let mut start = 0;
+                if PLAIN && !narrows {
+                    let to = [&mut *value, &mut *first, &mut *second];
+                    start =
+                        take_wide::<WANTED, S, F, L>(simd, loss, upstream, &from, to, &mut seeing);
+                }
                 while start < len {
                     if PLAIN && narrows && narrow_first && WANTED < wanted::SECOND {
                         let to = [&mut *value, &mut *first]
