@@ -177,13 +177,12 @@ impl Warped<'_> {
                             let second = &mut second[place];
                             let h = load_wide(simd, second, 0.0);
                             let mut turned = h * slope * slope;
-                            let mut none_of_second = h.simd_eq(c(0.0));
+                            let mut nothing = h.simd_eq(c(0.0));
                             if warped.bends() {
                                 turned += none.select(c(0.0), g * curvature);
-                                none_of_second &= none;
+                                nothing &= none;
                             }
-                            let none = none_of_second;
-                            store_wide(simd, (gone | none).select(c(0.0), turned), second);
+                            store_wide(simd, (gone | nothing).select(c(0.0), turned), second);
                         }
                     }
                 },

@@ -64,20 +64,13 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
                 s.units.extend(blocks(0..classes).map(|_| Summary::IGNORED));
                 Summary::IGNORED
             } else {
-                let mut total = Summary::EMPTY;
-                for part in long::parts(classes) {
-                    let first = part.start == 0;
-                    if !first {
+                let parts = long::parts(classes).map(|part| {
+                    if classes > long::PART {
                         guess = None;
                     }
-                    let of_part =
-                        self.summarise::<P>((i, row), part, (writes, keeps), &mut guess, s);
-                    total = if first { of_part } else { total.merge(of_part, P::OWN) };
-                }
-                if classes > long::PART {
-                    guess = None;
-                }
-                total
+                    self.summarise::<P>((i, row), part, (writes, keeps), &mut guess, s)
+                });
+                parts.reduce(|all, part| all.merge(part, P::OWN)).unwrap_or(Summary::EMPTY)
             };
             s.summaries[i / ROWS].set_row(i % ROWS, total);
             if !P::RANKED {

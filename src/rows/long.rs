@@ -1,7 +1,7 @@
 //! Rows that threads share: long ones, where by whole rows some would idle at the end.
 //!
 //! Summaries of parts merge, and what is written of a class needs but its row's: a first sweep
-//! summarises parts, a second settles their rows again and again and emits parts. Long rows are
+//! summarises parts, a second settles the row of each and emits it. Long rows are
 //! summarised in the same parts where one thread has them, so that nothing shows of who did what.
 
 use super::Shared;
@@ -36,6 +36,14 @@ pub(super) fn are_shared(rows: usize, classes: usize, writes: bool) -> bool {
         && if writes { 5 * rows < 4 * slots } else { rows < 16 * threads && rows < slots }
 }
 
+/// What the first sweep finds of a part, and then of a row.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    summary: Summary,
+    /// The target's logit, which another part may write over later.
+    picked: f64,
+}
+
 impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
     /// Computes all rows in parts; of each, the sum of its losses and what was found of its target.
     ///
@@ -50,25 +58,30 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         let results = vec![OnceLock::new(); rows];
         let count = self.input.classes().div_ceil(PART);
         let spans = Spans::in_parts(rows, (count, PART), Vec::new());
-        // With the target's logit, which another part may write over later.
-        let summaries: Vec<OnceLock<(Summary, f64)>> = vec![OnceLock::new(); spans.count()];
+        let parts: Vec<OnceLock<Found>> = vec![OnceLock::new(); spans.count()];
         pool::run(&spans, Crew::All, interrupted, |span, s: &mut Scratch<F>| {
             self.begin(span, s);
             self.pick(0, span.rows().start, s);
-            let summary = with_parts!(self.mass, P => self.summarise_part::<P>(span, s));
             let picked = s.terms.rows[0].picked.0[0];
-            summaries[span.index()].set((summary, picked)).expect("a span is drawn once");
+            let summary = with_parts!(self.mass, P => self.summarise_part::<P>(span, s));
+            parts[span.index()].set(Found { summary, picked }).expect("a span is drawn once");
         })?;
+        let own = with_parts!(self.mass, P => P::OWN);
+        let whole = |parts: &[OnceLock<Found>]| {
+            let parts = parts.iter().map(|part| *part.get().expect("every part was summarised"));
+            let merged = |all: Found, part: Found| Found {
+                summary: all.summary.merge(part.summary, own),
+                ..all
+            };
+            parts.reduce(merged).expect("a row has parts")
+        };
+        let found: Vec<Found> = parts.chunks(count).map(whole).collect();
         let (parts, crew) = if self.writes() { (count, Crew::All) } else { (1, Crew::Alone) };
         let spans = Spans::in_parts(rows, (parts, PART), outputs);
         pool::run(&spans, crew, interrupted, |span, s: &mut Scratch<F>| {
             let row = span.rows().start;
             let census = self.begin(span, s);
-            let parts = summaries[row * count..][..count].iter();
-            let parts = parts.map(|part| *part.get().expect("every part was summarised"));
-            (_, s.terms.rows[0].picked.0[0]) = parts.clone().next().expect("a row has parts");
-            let parts = parts.map(|(summary, _)| summary);
-            with_parts!(self.mass, P => self.emit_part::<P>(span, parts, s));
+            with_parts!(self.mass, P => self.emit_part::<P>(span, found[row], s));
             if span.classes().start == 0 {
                 let mut sum = Compensated::default();
                 sum.add(s.sum);
@@ -105,19 +118,11 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
     }
 
     /// The second movement of a part's row, and the third of the part.
-    fn emit_part<P: Parts>(
-        &self,
-        span: &mut Span<'_>,
-        parts: impl Iterator<Item = Summary>,
-        s: &mut Scratch<F>,
-    ) {
+    fn emit_part<P: Parts>(&self, span: &mut Span<'_>, found: Found, s: &mut Scratch<F>) {
         let (row, classes) = (span.rows().start, self.classes(span));
         let ignored = s.terms.target[0] == IGNORED;
-        let total = if ignored {
-            Summary::IGNORED
-        } else {
-            parts.reduce(|all, part| all.merge(part, P::OWN)).unwrap_or(Summary::EMPTY)
-        };
+        let total = if ignored { Summary::IGNORED } else { found.summary };
+        s.terms.rows[0].picked.0[0] = found.picked;
         s.summaries[0].set_row(0, total);
         self.settle(1, s);
         if classes.start == 0 {

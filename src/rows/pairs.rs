@@ -43,17 +43,6 @@ const PARALLEL: usize = 32 << 10;
 /// Times that `K` is mended at most: the first leaves what rounding leaves.
 const TRIES: usize = 3;
 
-/// `m r` and what its rounding took, of numbers in two parts.
-#[inline(always)]
-pub(crate) fn product<S: Isa>(
-    simd: S,
-    [m, m_low]: [S::f64s; 2],
-    [r, r_low]: [S::f64s; 2],
-) -> [S::f64s; 2] {
-    let product = m * r;
-    [product, m.mul_add(r_low, m_low.mul_add(r, simd::lost(simd, m, r, product)))]
-}
-
 /// Two masses of one class.
 #[derive(Clone, Copy)]
 pub(crate) struct Pair<S: Isa> {

@@ -10,6 +10,17 @@ use crate::float::Kind;
 use fearless_simd::prelude::*;
 use std::marker::PhantomData;
 
+/// `a b` and what its rounding took, of numbers in two parts.
+#[inline(always)]
+pub(crate) fn product<S: Isa>(
+    simd: S,
+    [a, a_low]: [S::f64s; 2],
+    [b, b_low]: [S::f64s; 2],
+) -> [S::f64s; 2] {
+    let product = a * b;
+    [product, a.mul_add(b_low, a_low.mul_add(b, lost(simd, a, b, product)))]
+}
+
 /// Which lanes of `f64` vectors.
 pub(crate) type Mask64<S> = <<S as Simd>::f64s as SimdBase<S>>::Mask;
 
@@ -46,12 +57,10 @@ impl<S: Isa, F: Element> Two<S, F> {
 
     #[inline(always)]
     pub(crate) fn times(self, simd: S, other: Self) -> Self {
-        let product = self.high * other.high;
         if !Self::WIDE {
-            return Self::new([product, self.low]);
+            return Self::new([self.high * other.high, self.low]);
         }
-        let cross = self.high.mul_add(other.low, self.low * other.high);
-        Self::new([product, lost(simd, self.high, other.high, product) + cross])
+        Self::new(product(simd, [self.high, self.low], [other.high, other.low]))
     }
 
     /// Times a power of two.
