@@ -267,8 +267,8 @@ struct Seeing<S: Isa> {
     /// Of `f64` elements, whose ulp has no room for the roundings of a sum.
     exact: Wide64<S>,
     sum: S::f64s,
-    /// Of those in `f32` lanes.
-    usual: [S::f64s; 2],
+    /// Of those in `f32` lanes: as many sums as hide the time that adding takes.
+    usual: [S::f64s; 4],
     excess: S::f64s,
 }
 
@@ -348,7 +348,7 @@ fn take_usual<const WANTED: u8, S: Isa, F: Element, L: Pointwise>(
     scale: f32,
     (x, t): (&[F], Option<&[F]>),
     [value, first]: [&mut [F]; 2],
-    sums: &mut [S::f64s; 2],
+    sums: &mut [S::f64s; 4],
 ) -> usize {
     let (Some(x), Some(value), Some(first)) =
         (F::as_f32s(x), F::as_f32s_mut(value), F::as_f32s_mut(first))
@@ -383,12 +383,17 @@ fn take_usual<const WANTED: u8, S: Isa, F: Element, L: Pointwise>(
     }
     // In a loop of its own: widening what comes from memory is half the work.
     let n = S::f64s::LEN;
-    let [mut a, mut b] = *sums;
-    for values in value[..taken].chunks_exact(2 * n) {
-        a += simd.load_f64s_f32(&values[..n]);
-        b += simd.load_f64s_f32(&values[n..]);
+    let mut all = *sums;
+    let mut whole = value[..taken].chunks_exact(4 * n);
+    for values in &mut whole {
+        for (i, sum) in all.iter_mut().enumerate() {
+            *sum += simd.load_f64s_f32(&values[i * n..(i + 1) * n]);
+        }
     }
-    *sums = [a, b];
+    for (values, sum) in whole.remainder().chunks_exact(n).zip(&mut all) {
+        *sum += simd.load_f64s_f32(values);
+    }
+    *sums = all;
     taken
 }
 
@@ -541,7 +546,7 @@ fn compute<F: Element, L: Pointwise>(
                 let len = from.x.len();
                 let zero = splat::<S, f64>(simd, 0.0);
                 let mut seeing =
-                    Seeing { exact: Wide64::zero(simd), sum: zero, usual: [zero; 2], excess: zero };
+                    Seeing { exact: Wide64::zero(simd), sum: zero, usual: [zero; 4], excess: zero };
                 let weights = from.weights.filter(|_| !PLAIN);
                 let from = Sources { weights, ..*from };
                 let scale = upstream as f32;
@@ -614,8 +619,8 @@ fn compute<F: Element, L: Pointwise>(
                     sum: if F::KIND == Kind::F64 {
                         seeing.exact.total()
                     } else {
-                        let [a, b] = seeing.usual;
-                        (seeing.sum + (a + b)).reduce_sum()
+                        let [a, b, c, d] = seeing.usual;
+                        (seeing.sum + ((a + b) + (c + d))).reduce_sum()
                     },
                     outside: L::DOMAIN != Domain::Everywhere
                         && seeing.excess.simd_gt(zero).any_true(),

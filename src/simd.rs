@@ -10,6 +10,7 @@
 pub(crate) mod apart;
 pub(crate) mod exp;
 pub(crate) mod expm1;
+pub(crate) mod fitted;
 pub(crate) mod log;
 pub(crate) mod log1p;
 pub(crate) mod logistic;
@@ -331,6 +332,14 @@ pub trait Isa: Simd {
     /// Whether a multiply-add rounds once.
     const FUSED: bool = cfg!(target_arch = "aarch64");
 
+    /// Whether [`Self::look_up`] is an instruction.
+    const LOOKS_UP: bool = false;
+
+    /// What a table holds at the five lowest bits of each lane.
+    #[inline(always)]
+    fn look_up(self, table: &[f32; 32], index: Self::u32s) -> Self::f32s {
+        Self::f32s::from_fn(self, |i: usize| table[(index[i] % 32) as usize])
+    }
     /// `c 2^(n / STEPS - bias)` for the integer `n >= STEPS` in the lowest bits of each lane, as
     /// adding `exp::Constants`'s `round` leaves it; `c` is that of the table, or 1 without one.
     #[inline(always)]
@@ -444,7 +453,16 @@ mod x86 {
         const FUSED: bool = true;
         const STEPS_F32: usize = 16;
         const STEPS_F64: usize = 8;
+        const LOOKS_UP: bool = true;
 
+        #[inline(always)]
+        fn look_up(self, table: &[f32; 32], index: Self::u32s) -> Self::f32s {
+            let (low, high) = table.split_at(16);
+            let low = Self::f32s::from_slice(self, low);
+            let high = Self::f32s::from_slice(self, high);
+            // SAFETY: the token proves AVX-512.
+            unsafe { _mm512_permutex2var_ps(low.into(), index.into(), high.into()) }.simd_into(self)
+        }
         #[inline(always)]
         fn exp2_f32(self, t: Self::f32s) -> Self::f32s {
             const TABLE: [u32; 16] = exp::table_f32(&exp::SIXTEENTHS);

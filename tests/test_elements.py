@@ -1,5 +1,6 @@
 """The losses of elements: against mpmath, torch, finite differences, and in every layout."""
 
+import functools
 import itertools
 
 import elements
@@ -119,8 +120,8 @@ def test_soft_margin(dtype, spread, sure, rng, worst):
 
 @pytest.mark.parametrize("dtype", WIDE, ids=["float32", "float64"])
 @pytest.mark.parametrize("spread", SPREADS)
-@pytest.mark.parametrize("gamma", [0.5, 1, 2, 5, 10])
-@pytest.mark.parametrize("alpha", [0.25, -1])
+@pytest.mark.parametrize("gamma", [0.5, 1, 2, 2.1, 3, 5, 10])
+@pytest.mark.parametrize("alpha", [0.25, 0.3, -1])
 @pytest.mark.parametrize("soft", [False, True], ids=["sure", "soft"])
 def test_focal(dtype, spread, gamma, alpha, soft, rng, worst):
     x = (rng.standard_normal(5000) * spread).astype(dtype)
@@ -488,6 +489,7 @@ ELEMENTWISE = {
     "soft margin": (F.soft_margin_loss, [-1, 1], "logits"),
     "soft margin, any target": (F.soft_margin_loss, [-1, 1, 0.3, 0], "logits"),
     "focal": (F.sigmoid_focal_loss, [0, 1, 0.3], "logits"),
+    "focal, sure": (functools.partial(F.sigmoid_focal_loss, alpha=0.3), [0, 1], "logits"),
     "kl_div": (F.kl_div, [0, 1, 0.3, 1e-40, 1e30], "logits"),
     "kl_div of logarithms": (
         lambda x, t, **k: F.kl_div(x, t, log_target=True, **k),
@@ -500,7 +502,7 @@ ELEMENTWISE = {
     ),
 }  # fmt: skip
 VALUES = {
-    "logits": [0, -0.0, 1e-40, 79, -79, 81, -90, 104, -200, 1e30, np.inf, -np.inf, np.nan],
+    "logits": [0, -0.0, 1e-40, 19.99, -20, 26, 79, -79, 81, 104, -200, 1e30, np.inf, -np.inf, np.nan],
     "probabilities": [0, 1, 1e-40, 1e-37, 1 - 2**-24, 0.5, 2**-0.5, np.nan],
 }
 
@@ -571,6 +573,16 @@ def test_worst_of_many_usual_elements(rng, worst):
         )
         got = F.binary_cross_entropy(p, t, reduction="none")
         errors[f"BCE, {name}"] = assert_within(got, elements.bce(p, t).loss, bar)
+    near = np.concatenate([rng.uniform(-20, 20, n).astype(np.float32), dense(1e-3, 2, n, rng)])
+    for gamma in (0, 0.5, 1, 1.2, 2, 2.5, 3):
+        for alpha in (0.25, 0.3, 1e-3):
+            loss, grad = F.sigmoid_focal_loss(near, sure, alpha, gamma, return_grad=True)
+            want = elements.focal(near, sure, alpha, gamma)
+            name = f"focal, {gamma}"
+            error = assert_within(loss, want.loss, bar)
+            errors[name] = max(error, errors.get(name, 0))
+            error = assert_within(grad, want.grad, GRAD_BAR["float32"])
+            errors[f"{name}, gradient"] = max(error, errors.get(f"{name}, gradient", 0))
     wide_p = p.astype(np.longdouble)
     log = np.log(wide_p)
     got = F.binary_entropy(p)

@@ -21,6 +21,14 @@
 //!
 //! where neither term is negative. The relative error of a power is `g` times the error of the
 //! logarithm: for `f64`, what goes into the loss is held in two parts.
+//!
+//! Of `f32`, and a sure target, all is a function of one number, `z = x` or `-x`, that is small where
+//! the answer is right, and is [`Fitted`]: with `e = exp(-|z|)` and `l = log(1 + e)`,
+//!
+//! ```text
+//! loss / b = exp(-(g + 1) z) exp(-g l) (l / e)              where z > 0,   exp(-g l) (|z| + l)
+//! -d/dz    = exp(-(g + 1) z) exp(-(g + 1) l) (1 + g l / e)  where z > 0,   exp(-(g + 1) l) (1 + g e (|z| + l))
+//! ```
 
 use super::binary_cross_entropy_with_logits::WithLogits;
 use super::common::Outputs;
@@ -28,12 +36,14 @@ use super::elements::Elements;
 use crate::error::{Error, Result};
 use crate::float::Kind;
 use crate::pointwise::{Jet, Narrow, Point, Pointwise};
-use crate::simd::exp::Shift;
+use crate::simd::exp::{NORMAL, Shift};
+use crate::simd::fitted::{Fitted, REACH, Side};
 use crate::simd::log1p::log_of_two;
 use crate::simd::logistic::Logistic;
 use crate::simd::two::Two;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
+use std::cell::Cell;
 
 /// The options of the focal loss.
 #[derive(Clone, Copy, Debug)]
@@ -52,15 +62,91 @@ struct Focal {
     gamma: f64,
     /// How many factors `m` a power has, where multiplying them is quicker than an exponential.
     factors: Option<u32>,
+    /// Loss and derivative of a sure target, but for the balance.
+    fits: Option<Fits>,
+}
+
+/// Loss and derivative in `f32` lanes, of options.
+#[derive(Clone, Copy, Debug)]
+struct Fits {
+    /// As functions of `z`, of a power. By value: a kernel keeps them in registers only where no output
+    /// can be their memory.
+    both: Fitted<2>,
+    /// Up to which distance from 0 they are good.
+    reach: f32,
+    /// Of a positive and of a negative target.
+    balance: [f32; 2],
+    /// By how much of itself it is more.
+    more: Option<[f32; 2]>,
+}
+
+impl Fits {
+    fn new(both: Fitted<2>, gamma: f64, balance: [f64; 2]) -> Self {
+        let short = balance.map(|b| b as f32);
+        let more = [0, 1].map(|i| match short[i] {
+            0.0 => 0.0,
+            b => (balance[i] / f64::from(b) - 1.0) as f32,
+        });
+        Self {
+            both,
+            reach: REACH.min(NORMAL / (gamma + 1.0) as f32),
+            balance: short,
+            more: (more != [0.0; 2]).then_some(more),
+        }
+    }
+}
+
+/// Fits loss and derivative of a power, once for a thread's calls with it; `None` where it is too large
+/// for that.
+fn fit(gamma: f64) -> Option<Fitted<2>> {
+    /// How far they may be from their functions, relatively.
+    const BARS: [f64; 2] = [3e-8, 1.2e-7];
+    thread_local! {
+        static LATEST: Cell<Option<(f64, Option<Fitted<2>>)>> = const { Cell::new(None) };
+    }
+    // Of |z|: exp(-|z|), log(1 + exp(-|z|)), and the powers of 1 / (1 + exp(-|z|)).
+    let parts = |a: f64| {
+        let e = (-a).exp();
+        let log = e.ln_1p();
+        (e, log, [gamma, gamma + 1.0].map(|power| (-power * log).exp()))
+    };
+    let wrong = |a: f64| {
+        let (_, log, [power, _]) = parts(a);
+        power * (a + log)
+    };
+    let right = |a: f64| {
+        let (e, log, [power, _]) = parts(a);
+        power * (log / e)
+    };
+    let wrong_slope = |a: f64| {
+        let (e, log, [_, power]) = parts(a);
+        power * (1.0 + gamma * e * (a + log))
+    };
+    let right_slope = |a: f64| {
+        let (e, log, [_, power]) = parts(a);
+        power * (1.0 + gamma * (log / e))
+    };
+    LATEST.with(|latest| match latest.get() {
+        Some((known, fits)) if known == gamma => fits,
+        _ => {
+            let functions =
+                [(BARS[0], [&wrong as Side<'_>, &right]), (BARS[1], [&wrong_slope, &right_slope])];
+            let fits = Fitted::new(gamma + 1.0, functions);
+            latest.set(Some((gamma, fits)));
+            fits
+        }
+    })
 }
 
 impl Focal {
-    fn new(Options { alpha, gamma }: Options) -> Self {
+    fn new(Options { alpha, gamma }: Options, fitted: Option<Fitted<2>>) -> Self {
         let other = 1.0 - alpha;
         let balance = (alpha >= 0.0).then_some((alpha, [other, (1.0 - other) - alpha]));
         let count = gamma as u32;
         let factors = (f64::from(count) == gamma && (1..=5).contains(&count)).then_some(count);
-        Self { balance, gamma, factors }
+        let weights = if balance.is_some() { [alpha, other] } else { [1.0; 2] };
+        let fits = fitted.map(|fitted| Fits::new(fitted, gamma, weights));
+        Self { balance, gamma, factors, fits }
     }
 }
 
@@ -154,11 +240,28 @@ impl Pointwise for Focal {
         }
     }
 
-    /// Of a loss without focus or balance: powers take more bits than `f32` has.
     #[inline(always)]
     fn narrow<S: Isa>(&self, simd: S, x: S::f32s, t: S::f32s) -> Option<Narrow<S>> {
-        let plain = self.gamma == 0.0 && self.balance.is_none();
-        if plain { WithLogits.narrow(simd, x, t) } else { None }
+        if self.gamma == 0.0 && self.balance.is_none() {
+            return WithLogits.narrow(simd, x, t);
+        }
+        let fits = self.fits.as_ref().filter(|_| S::LOOKS_UP)?;
+        let c = |v: f32| simd::splat::<S, f32>(simd, v);
+        let positive = t.simd_eq(c(1.0));
+        let [of_positive, of_negative] = fits.balance;
+        let balance = positive.select(c(of_positive), c(of_negative));
+        let more = fits.more.map(
+            #[inline(always)]
+            |[of_positive, of_negative]| positive.select(c(of_positive), c(of_negative)),
+        );
+        let distance = x.abs();
+        let place = fits.both.place(simd, distance, positive ^ x.simd_le(c(0.0)));
+        let slope = fits.both.at(simd, 1, &place, balance, more);
+        Some(Narrow {
+            value: fits.both.at(simd, 0, &place, balance, more),
+            first: positive.select(-slope, slope),
+            holds: distance.simd_lt(c(fits.reach)) & (positive | t.simd_eq(c(0.0))),
+        })
     }
 }
 
@@ -180,5 +283,6 @@ pub fn sigmoid_focal_loss(
     if !(gamma >= 0.0 && gamma.is_finite()) {
         return Err(Error::Value(format!("gamma must be at least 0 and finite, got {gamma}")));
     }
-    inputs.run(Focal::new(options), outputs, interrupted)
+    let fitted = fit(gamma);
+    inputs.run(Focal::new(options, fitted), outputs, interrupted)
 }

@@ -28,7 +28,7 @@
 //! Beyond [`Element::REACH`] the reduction loses bits, and `x - max` is exact instead: it errs
 //! only where `x < max - |max| / 2` (Sterbenz's lemma), and there the result is 0.
 
-use super::{Element, Isa, V, splat};
+use super::{Element, Isa, Mask32, V, splat};
 use fearless_simd::prelude::*;
 use std::f64::consts::{LN_2, LOG2_E};
 
@@ -317,7 +317,6 @@ impl<S: Isa, F: Element> Shift<S, F> {
     /// `s` and `p` of the exponential `s + s p`.
     #[inline(always)]
     fn factors(&self, simd: S, c: &Constants<F>, x: V<F, S>) -> [V<F, S>; 2] {
-        let constant = |i: usize| splat::<S, F>(simd, c.poly[i]);
         let t = x.mul_add(splat::<S, F>(simd, c.log2_e), self.round);
         let n = t - self.round;
         let r = n.mul_add(splat::<S, F>(simd, F::of(-c.ln2_high.wide())), x);
@@ -326,15 +325,21 @@ impl<S: Isa, F: Element> Shift<S, F> {
         } else {
             n.mul_add(splat::<S, F>(simd, F::of(-c.ln2_low.wide())), r)
         };
-        let last = c.poly.len() - 1;
-        let p = (2..last).rev().fold(constant(last), |p, i| p.mul_add(r, constant(i)));
-        let p = if c.poly[0] == F::of(0.0) {
-            // One rounding of r less than Horner's, where r is large.
-            p.mul_add(r * r, r)
-        } else {
-            p.mul_add(r, constant(1)).mul_add(r, constant(0))
-        };
-        [F::exp2::<S>(simd, t), p]
+        [F::exp2::<S>(simd, t), less_one(simd, c, r)]
+    }
+}
+
+/// `exp(r) / c - 1` of what the reduction left.
+#[inline(always)]
+fn less_one<S: Isa, F: Element>(simd: S, c: &Constants<F>, r: V<F, S>) -> V<F, S> {
+    let constant = |i: usize| splat::<S, F>(simd, c.poly[i]);
+    let last = c.poly.len() - 1;
+    let p = (2..last).rev().fold(constant(last), |p, i| p.mul_add(r, constant(i)));
+    if c.poly[0] == F::of(0.0) {
+        // One rounding of r less than Horner's, where r is large.
+        p.mul_add(r * r, r)
+    } else {
+        p.mul_add(r, constant(1)).mul_add(r, constant(0))
     }
 }
 
@@ -349,6 +354,21 @@ pub(crate) fn exp_normal<S: Isa>(simd: S, x: S::f32s) -> [S::f32s; 2] {
     let [s, p] = shift.factors(simd, f32::exp_constants::<S>(), x);
     let e = s.mul_add(p, s);
     [e, s.mul_add(p, s - e)]
+}
+
+/// `s` and `p` of `exp(-k x) = s + s p`, where it is a normal number, and of 1 where nothing decays.
+#[inline(always)]
+pub(crate) fn decay_normal<S: Isa>(simd: S, x: S::f32s, k: f32, decays: Mask32<S>) -> [S::f32s; 2] {
+    let c = |v: f32| splat::<S, f32>(simd, v);
+    let constants = f32::exp_constants::<S>();
+    let round = Shift::<S, f32>::new(simd, c(0.0), c(0.0)).round;
+    let t = decays.select(x.mul_add(c(-k * constants.log2_e), round), round);
+    let n = t - round;
+    // The product with n is exact, and so the difference of products is rounded once.
+    let octaves = n * c(-constants.ln2_high);
+    let r = decays.select(x.mul_add(c(-k), octaves), octaves);
+    let r = n.mul_add(c(-constants.ln2_low), r);
+    [simd.exp2_f32(t), less_one::<S, f32>(simd, constants, r)]
 }
 
 /// `exp(x)` for any `x` at all, in the precision that `F` needs, rounded once where it is subnormal.
