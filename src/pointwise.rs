@@ -33,8 +33,6 @@ const BLOCK: usize = 16;
 /// By how many elements inputs are asked for before they are used: arithmetic hides the time that
 /// memory takes only where what comes next is on its way, also beyond the end of a page.
 const AHEAD: usize = 1024;
-/// Bytes of an output from which on it is written past the caches.
-const STREAM: usize = 8 << 20;
 
 /// What an element brings.
 #[derive(Clone, Copy, Debug)]
@@ -888,10 +886,10 @@ fn add_rows<F: Element>(values: &[F], tile: &Tile, sums: &mut [f64], lost: &mut 
 fn put<F: Element>(span: &mut Span<'_>, output: usize, tile: &Tile, from: &[F]) {
     let (rows, classes) = (tile.rows.clone(), tile.classes.clone());
     let to = span.layout(output);
-    let large = to.bytes::<F>() >= STREAM;
-    if large && classes.len() == 1 && to.lends_columns::<F>(&rows) {
+    let streams = to.streams::<F>();
+    if streams && classes.len() == 1 && to.lends_columns::<F>(&rows) {
         simd::stream_slice(from, span.lines_of_rows_mut(output, rows, classes).line(0));
-    } else if large && rows.len() == 1 && to.lends_rows::<F>() {
+    } else if streams && rows.len() == 1 && to.lends_rows::<F>() {
         simd::stream_slice(from, span.row_mut(output, rows.start, classes));
     } else {
         let (row_step, class_step) = tile.steps();

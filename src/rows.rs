@@ -45,8 +45,6 @@ const GROUP: usize = 16 << 10;
 const SPAN: usize = 160 << 10;
 /// Elements from which threads pay.
 const PARALLEL: usize = 192 << 10;
-/// Bytes of output from which it is written past the caches.
-const STREAM: usize = 8 << 20;
 
 /// What is written for each class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +132,8 @@ impl<'a, F: Element, L: Settle> Job<'a, F, L> {
     /// Computes the outputs that are there, and takes them.
     fn pass(&mut self, interrupted: &dyn Fn() -> bool) -> Result<(f64, Census)> {
         let (rows, classes) = (self.input.rows(), self.input.classes());
+        let written = [&self.first, &self.second];
+        let stream = written.into_iter().flatten().all(RowsMut::streams::<F>);
         let mut outputs = Vec::new();
         let mut push = |o: RowsMut<'a>| {
             outputs.push(o);
@@ -144,7 +144,7 @@ impl<'a, F: Element, L: Settle> Job<'a, F, L> {
             more: std::mem::take(&mut self.more).map(|o| o.map(&mut push)),
             first: self.first.take().map(&mut push),
             second: self.second.take().map(&mut push),
-            stream: rows * classes * size_of::<F>() >= STREAM,
+            stream,
             input: &self.input,
             warp: self.warp.as_ref(),
             mass: self.mass.as_ref(),

@@ -31,6 +31,8 @@ pub struct View<'a> {
 #[derive(Debug)]
 pub struct ViewMut<'a> {
     view: View<'a>,
+    /// See [`Self::untouched`].
+    untouched: bool,
     lifetime: PhantomData<&'a mut u8>,
 }
 
@@ -187,7 +189,14 @@ impl<'a> ViewMut<'a> {
     ) -> Self {
         // SAFETY: passed on.
         let view = unsafe { View::from_raw(data, format, shape, strides) };
-        Self { view, lifetime: PhantomData }
+        Self { view, untouched: false, lifetime: PhantomData }
+    }
+
+    /// The same, of memory that the system has yet to supply, or not: such memory is in the caches when
+    /// it is first written, so that there is nothing to gain from writing past them.
+    pub fn untouched(mut self, untouched: bool) -> Self {
+        self.untouched = untouched;
+        self
     }
 
     /// What it would be to read.

@@ -501,8 +501,9 @@ ELEMENTWISE = {
         lambda x, _, reduction, **k: F.entropy(x[:, None], axis=1, **k), [0], "probabilities"
     ),
 }  # fmt: skip
+FAR = [np.inf, -np.inf, np.nan]
 VALUES = {
-    "logits": [0, -0.0, 1e-40, 19.99, -20, 26, 79, -79, 81, 104, -200, 1e30, np.inf, -np.inf, np.nan],
+    "logits": [0, -0.0, 1e-40, 19.99, -20, 26, 79, -79, 81, 104, -200, 1e30, *FAR],
     "probabilities": [0, 1, 1e-40, 1e-37, 1 - 2**-24, 0.5, 2**-0.5, np.nan],
 }
 

@@ -201,14 +201,40 @@ impl<'py> Array<'py> {
         self.view()?;
         // SAFETY: outputs are fresh, or were checked: writeable, not overlapping themselves, and
         // overlapping no input but one that is the same memory.
-        Ok(unsafe {
+        let view = unsafe {
             ViewMut::from_raw(
                 self.address(),
                 self.format,
                 self.shape().to_vec(),
                 self.array.strides().to_vec(),
             )
-        })
+        };
+        Ok(view.untouched(self.is_untouched()))
+    }
+
+    /// Whether the system has yet to supply a large array's memory, going by its middle.
+    #[cfg(target_os = "linux")]
+    fn is_untouched(&self) -> bool {
+        /// Bytes from which on it matters.
+        const LARGE: usize = 8 << 20;
+        let Some((first, last)) = self.extent().filter(|(a, b)| b - a >= LARGE) else {
+            return false;
+        };
+        // SAFETY: asks for a number.
+        let Ok(page) = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }) else {
+            return false;
+        };
+        let middle = first.midpoint(last) / page * page;
+        let mut resident = 1;
+        let start = std::ptr::with_exposed_provenance_mut(middle);
+        // SAFETY: the call reads no memory of ours, whatever is there, and writes a byte for one page.
+        unsafe { libc::mincore(start, 1, &raw mut resident) == 0 && resident & 1 == 0 }
+    }
+
+    /// Nothing tells.
+    #[cfg(not(target_os = "linux"))]
+    fn is_untouched(&self) -> bool {
+        false
     }
 
     /// A new array of the losses' type, or of `f64` where that is `wide`.

@@ -403,13 +403,23 @@ impl<'a> Rows<'a> {
 #[derive(Debug)]
 pub struct RowsMut<'a> {
     rows: Rows<'a>,
+    /// Whether the system has yet to supply the memory.
+    untouched: bool,
     lifetime: PhantomData<&'a mut u8>,
 }
 
 impl<'a> RowsMut<'a> {
     /// See [`Rows::new`].
     pub fn new(view: ViewMut<'a>, class_axis: Option<usize>, order: &Order) -> Self {
-        Self { rows: Rows::new(view.view, class_axis, order), lifetime: PhantomData }
+        let rows = Rows::new(view.view, class_axis, order);
+        Self { rows, untouched: view.untouched, lifetime: PhantomData }
+    }
+
+    /// Whether writing past the caches pays: where it would take many bytes of `F`, which are not new.
+    pub(crate) fn streams<F>(&self) -> bool {
+        /// Bytes from which on little of it is still in the caches when it is next read.
+        const STREAM: usize = 8 << 20;
+        self.rows.rows * self.rows.classes * size_of::<F>() >= STREAM && !self.untouched
     }
 }
 
@@ -428,27 +438,27 @@ pub struct Spans<'a> {
 
 /// How an output's memory lies: [`Rows`] that cannot be read, as others may be writing there.
 #[derive(Clone, Copy, Debug)]
-pub struct Layout<'s>(&'s Rows<'s>);
+pub struct Layout<'s>(&'s RowsMut<'s>);
 
 impl Layout<'_> {
-    /// How many bytes of `F` it would take.
-    pub fn bytes<F>(self) -> usize {
-        self.0.rows * self.0.classes * size_of::<F>()
+    /// See [`RowsMut::streams`].
+    pub(crate) fn streams<F>(self) -> bool {
+        self.0.streams::<F>()
     }
 
     /// See [`Rows::lends_rows`].
     pub fn lends_rows<F: Real>(self) -> bool {
-        self.0.lends_rows::<F>()
+        self.0.rows.lends_rows::<F>()
     }
 
     /// See [`Rows::lends_columns`].
     pub fn lends_columns<F: Real>(self, rows: &Range<usize>) -> bool {
-        self.0.lends_columns::<F>(rows)
+        self.0.rows.lends_columns::<F>(rows)
     }
 
     /// See [`Rows::lends_block`].
     pub fn lends_block<F: Real>(self, rows: &Range<usize>) -> bool {
-        self.0.lends_block::<F>(rows)
+        self.0.rows.lends_block::<F>(rows)
     }
 }
 
@@ -485,18 +495,29 @@ impl<'a> Spans<'a> {
         self.rows.div_ceil(self.step) * self.parts
     }
 
-    /// The next span that nobody has.
+    /// A span that nobody has.
     pub fn claim(&self) -> Option<Span<'_>> {
-        let index = self.next.fetch_add(1, Ordering::Relaxed);
-        if index >= self.count() {
+        let claimed = self.next.fetch_add(1, Ordering::Relaxed);
+        if claimed >= self.count() {
             return None;
         }
+        let index = scattered(claimed, self.count());
         let start = index / self.parts * self.step;
         let rows = start..(start + self.step).min(self.rows);
         let first = index % self.parts * self.width;
         let classes = first..first.saturating_add(self.width);
         Some(Span { outputs: &self.outputs, rows, classes, index })
     }
+}
+
+/// The span that is claimed after `claimed` others: the next of another region each time, as threads
+/// that first wrote to one large page of memory at once would have it supplied twice.
+fn scattered(claimed: usize, count: usize) -> usize {
+    const REGIONS: usize = 16;
+    let regions = REGIONS.min(count);
+    let (region, place) = (claimed % regions, claimed / regions);
+    // The first regions have one more where they are not of one size.
+    region * (count / regions) + region.min(count % regions) + place
 }
 
 impl Span<'_> {
@@ -512,7 +533,7 @@ impl Span<'_> {
 
     /// How an output's memory lies.
     pub fn layout(&self, output: usize) -> Layout<'_> {
-        Layout(&self.outputs[output].rows)
+        Layout(&self.outputs[output])
     }
 
     /// The classes of a part; of the last one, beyond the row's end.
@@ -595,5 +616,22 @@ impl Span<'_> {
     /// Writes rows of one class.
     pub fn write_column<F: Real>(&mut self, output: usize, rows: Range<usize>, src: &[F]) {
         self.write(output, rows, 0..1, 1, 1, src);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_span_is_claimed_once_and_neighbours_are_apart() {
+        for count in (0..200).chain([1023, 1024, 1025]) {
+            let claimed: Vec<_> = (0..count).map(|i| scattered(i, count)).collect();
+            let mut sorted = claimed.clone();
+            sorted.sort_unstable();
+            assert!(sorted.into_iter().eq(0..count), "{count}");
+            let apart = claimed.windows(2).all(|w| w[0].abs_diff(w[1]) >= count / 16);
+            assert!(apart, "{count}");
+        }
     }
 }
