@@ -7,12 +7,13 @@ ENV := build/env
 SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md $(wildcard LICENSE*) \
 	$(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name py.typed)
 
-.PHONY: help demo connections test test-rust test-python check bench exhaustive docs wheel clean
+.PHONY: help demo connections test test-rust test-python check bench bench-compare exhaustive docs \
+	wheel clean
 # One at a time: each step uses all cores, and its output reads in order.
 .NOTPARALLEL:
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(ENV)/demo.wheel  ## Fit handwritten digits with crossent, NumPy and SciPy
 	$(ENV)/demo/bin/python examples/digits.py --out build/digits.png
@@ -38,13 +39,23 @@ check: $(ENV)/check.wheel docs  ## Check format, lints, types, stubs and documen
 	$(ENV)/check/bin/python -m mypy.stubtest crossent._core crossent.functional crossent.modules \
 		--mypy-config-file pyproject.toml
 
-bench: $(ENV)/bench.env $(ENV)/test.wheel  ## Measure the kernels, then crossent beside its peers (QUICK=1: less)
+bench: $(ENV)/bench.env $(ENV)/test.wheel  ## Measure everything and write docs/performance.md (QUICK=1: less)
 	cargo bench
 	$(ENV)/test/bin/python benches/accuracy.py
-	$(ENV)/test/bin/python benches/peers.py $(if $(QUICK),--quick)
-	$(ENV)/test/bin/python benches/elements.py $(if $(QUICK),--quick)
 	CROSSENT_SIMD=avx2 $(ENV)/test/bin/python benches/peers.py --peers torch $(if $(QUICK),--quick)
 	CROSSENT_SIMD=baseline $(ENV)/test/bin/python benches/peers.py --peers torch $(if $(QUICK),--quick)
+	$(ENV)/test/bin/python benches/page.py $(if $(QUICK),--quick)
+
+bench-compare: $(ENV)/test.wheel  ## Compare the speed of this tree with that of a commit: BASE=<commit>
+	@git rev-parse --quiet --verify "$(BASE)^{commit}" > /dev/null || \
+		{ echo "usage: make bench-compare BASE=<commit>"; exit 2; }
+	rm -rf build/compare && mkdir -p build/compare/source
+	git archive "$(BASE)" | tar -x -C build/compare/source
+	cd build/compare/source && CARGO_TARGET_DIR=../../compare-target \
+		../../../$(ENV)/wheel/bin/maturin build --release --locked --out ../dist
+	$(ENV)/test/bin/python -m pip install --quiet --no-deps --target build/compare/base build/compare/dist/*.whl
+	$(ENV)/test/bin/python -m pip install --quiet --no-deps --target build/compare/this dist/*.whl
+	$(ENV)/test/bin/python benches/compare.py build/compare/base build/compare/this
 
 exhaustive:  ## Check exp and log1p on every float32 (minutes)
 	cargo test --release --lib exhaustive -- --ignored --nocapture

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -247,6 +247,24 @@ def cells_of(floor: float, ours: float, *theirs: float) -> list[str]:
     ]
 
 
+def tables(shape: tuple[int, ...], repeats: int) -> Iterator[str]:
+    """The lines of both tables, as they are measured."""
+    heads = "read floor | crossent | torch | floor with gradient | crossent | torch"
+    yield f"| {shape} | {heads} |"
+    yield f"|---{'|---:' * 6}|"
+    for name in LOSSES:
+        cells = [cell for times in measure(name, shape, repeats) for cell in cells_of(*times)]
+        yield f"| `{name}` | {' | '.join(cells)} |"
+    heads = "floor | crossent | torch | crossent, out= | torch, out="
+    yield ""
+    yield f"| {SOFTMAX_SHAPE} | {heads} |"
+    yield f"|---{'|---:' * 5}|"
+    for name in SOFTMAX:
+        floor, ours, theirs, *into = measure_softmax(name, repeats)
+        cells = cells_of(floor, ours, theirs) + cells_of(floor, *into)[1:]
+        yield f"| `{name}` | {' | '.join(cells)} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -256,21 +274,9 @@ def main() -> None:
     options = parser.parse_args()
     crossent.set_num_threads(cores())
     torch.set_num_threads(cores())
-    repeats = QUICK_REPEATS if options.quick else REPEATS
-    print(f"{machine(['torch'])}; {options.shape}\n")
-    heads = "read floor | crossent | torch | floor with gradient | crossent | torch"
-    print(f"| loss | {heads} |\n|---{'|---:' * 6}|")
-    for name in LOSSES:
-        cells = [
-            cell for times in measure(name, options.shape, repeats) for cell in cells_of(*times)
-        ]
-        print(f"| `{name}` | {' | '.join(cells)} |", flush=True)
-    heads = "floor | crossent | torch | crossent, out= | torch, out="
-    print(f"\n| {SOFTMAX_SHAPE} | {heads} |\n|---{'|---:' * 5}|")
-    for name in SOFTMAX:
-        floor, ours, theirs, *into = measure_softmax(name, repeats)
-        cells = cells_of(floor, ours, theirs) + cells_of(floor, *into)[1:]
-        print(f"| `{name}` | {' | '.join(cells)} |", flush=True)
+    print(f"{machine(['torch'])}\n")
+    for line in tables(options.shape, QUICK_REPEATS if options.quick else REPEATS):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

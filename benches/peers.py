@@ -359,15 +359,16 @@ def print_result(result: Result, file: TextIO) -> None:
         print(line.rstrip(), file=file, flush=True)
 
 
-def print_markdown(results: list[Result]) -> None:
+def markdown(results: list[Result]) -> str:
     """A table of losses and one of gradients; with each peer, how many times as long it took."""
     titles = results[0].titles[2:]
+    lines = []
     for head, floor, all_times in (
         ("loss", "read", [result.loss for result in results]),
         ("loss + gradient", "copy", [result.gradient for result in results]),
     ):
-        print(f"\n| {head} | {floor} floor | crossent | {' | '.join(titles)} |")
-        print("|---" + "|---:" * (2 + len(titles)) + "|")
+        lines += ["", f"| {head} | {floor} floor | crossent | {' | '.join(titles)} |"]
+        lines += ["|---" + "|---:" * (2 + len(titles)) + "|"]
         for result, (floor_time, ours, *others) in zip(results, all_times, strict=True):
             cells = [
                 str(result.shape),
@@ -375,7 +376,8 @@ def print_markdown(results: list[Result]) -> None:
                 f"**{duration(ours)}** ({digits(ours / floor_time)} floors)",
                 *(f"{duration(other)} ({digits(other / ours)}×)" for other in others),
             ]
-            print(f"| {' | '.join(cells)} |")
+            lines += [f"| {' | '.join(cells)} |"]
+    return "\n".join(lines)
 
 
 def shape_of(text: str) -> Shape:
@@ -425,7 +427,7 @@ def main() -> None:
         results.append(measure(shape, options.peers, options.repeats, options.seed))
         print_result(results[-1], file)
     if options.markdown:
-        print_markdown(results)
+        print(markdown(results))
         print(f"\n{machine(options.peers)}.")
     else:
         print("\n/ floor: times the floor. torch /: times as fast as torch eager.")

@@ -161,17 +161,17 @@ pub(crate) fn run<T: Memory>(
     work: impl Fn(&mut Span<'_>, &mut T) + Sync,
 ) -> Result<()> {
     let stop = AtomicBool::new(false);
-    let draw = || {
+    let draw = |home: f64| {
         let mut scratch = T::default();
         while !stop.load(Ordering::Relaxed)
-            && let Some(mut span) = spans.claim()
+            && let Some(mut span) = spans.claim(home)
         {
             work(&mut span, &mut scratch);
         }
     };
     let draw_and_ask = |scratch: &mut T| {
         let mut asked = Instant::now();
-        while let Some(mut span) = spans.claim() {
+        while let Some(mut span) = spans.claim(0.0) {
             work(&mut span, scratch);
             if asked.elapsed() > PATIENCE {
                 if interrupted() {
@@ -188,8 +188,10 @@ pub(crate) fn run<T: Memory>(
     let pool = if workers > 0 { pool(num_threads() - 1) } else { None };
     match pool {
         Some(pool) => pool.in_place_scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|_| draw());
+            for worker in 1..=workers {
+                let home = worker as f64 / (workers + 1) as f64;
+                let draw = &draw;
+                scope.spawn(move |_| draw(home));
             }
             draw_and_ask(&mut T::default());
         }),

@@ -27,7 +27,7 @@ use crate::error::Result;
 use crate::pool::{self, Crew};
 use crate::reduce::Census;
 use crate::simd::sum::Compensated;
-use crate::simd::{self, Element};
+use crate::simd::{self, Element, Isa, dispatch};
 use crate::view::{Rows, RowsMut, Span, Spans};
 use crate::warp::Warped;
 use mass::{Mass, with_parts};
@@ -37,8 +37,9 @@ use std::ops::Range;
 use std::sync::OnceLock;
 pub(crate) use summary::{Field, ROWS};
 
-/// With fewer classes than these, lanes are rows.
-const ALONG: usize = 80;
+/// With fewer classes than these, lanes are rows: where a vector has sixteen lanes, and where it has
+/// fewer. A row along its classes takes time for itself, whatever it holds.
+const ALONG: [usize; 2] = [112, 80];
 /// Elements of the rows along which a group is settled together.
 const GROUP: usize = 16 << 10;
 /// Elements of a span, the unit of work that threads draw.
@@ -180,7 +181,11 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
     /// Whether lanes are classes.
     fn goes_along(&self) -> bool {
         let close = self.input.classes_are_close() || self.input.rows() < 8;
-        close && self.input.classes() >= ALONG
+        fn lanes<S: Isa, F: Element>(_: S) -> usize {
+            simd::lanes::<S, F>()
+        }
+        let many = dispatch!(simd::level(), s => lanes::<_, F>(s)) >= 16;
+        close && self.input.classes() >= if many { ALONG[0] } else { ALONG[1] }
     }
 
     /// Rows that are settled together.

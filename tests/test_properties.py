@@ -2,6 +2,7 @@
 
 import hypothesis.extra.numpy as arrays
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import FLOATS, GRAD_BAR, LOSS_BAR, assert_within, ulp
@@ -42,6 +43,7 @@ def test_softmax_sums_to_one(x, data):
     axis = data.draw(st.integers(-x.ndim, x.ndim - 1))
     p = F.softmax(x, axis).astype(np.float64)
     assert np.all(p >= 0)
+    assert np.all(p <= 1)
     bound = (GRAD_BAR[x.dtype.name] + 1) * eps(x.dtype) * x.shape[axis]
     np.testing.assert_allclose(np.sum(p, axis=axis), 1, rtol=bound)
 
@@ -69,6 +71,23 @@ def test_gradient_rows_sum_to_zero(problem):
     own = np.take_along_axis(grad.astype(np.float64), y[:, None], 1)
     assert np.all(own <= 0)
     assert np.all(own >= -1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(200_000, 2), (20_000, 150)], ids=str)
+def test_no_probability_is_above_one(dtype, shape, rng):
+    """Of rows so confident that all of them are 0 and 1 but for a few roundings."""
+    x = np.zeros(shape, dtype)
+    x[:, -1] = rng.uniform(10, 90, len(x))
+    p = F.softmax(x, 1)
+    assert p.max() == 1
+    assert np.all(F.binary_cross_entropy(p, np.round(p), reduction="none") >= 0)
+    for target in (0, shape[1] - 1):
+        y = np.full(len(x), target)
+        for upstream in (1, -3):
+            options = {"reduction": "sum", "return_grad": True, "grad_output": upstream}
+            grad = F.cross_entropy(x, y, **options)[1]
+            assert np.abs(grad).max() <= abs(upstream)
 
 
 @given(problems(limit=100), st.integers(-1000, 1000))

@@ -179,6 +179,28 @@ def run(script, *arguments, timeout=300, **environment):
     )
 
 
+@pytest.mark.parametrize("shape", [(64, 40_000), (300_000, 9), (3, 9, 300, 300)], ids=str)
+def test_the_same_bits_in_new_and_in_used_memory(shape, rng):
+    """Large outputs are written past the caches, but for memory that was never written."""
+    x = rng.standard_normal(shape).astype(np.float32)
+    y = rng.integers(0, shape[1], (shape[0], *shape[2:]))
+    t = rng.random(shape).astype(np.float32)
+    used = np.ones_like(x)
+    strided = np.ones((*shape[:-1], shape[-1] + 3), np.float32)[..., :-3]
+    for function, target in (
+        (F.cross_entropy, y),
+        (F.cross_entropy, F.softmax(t, 1)),
+        (F.binary_cross_entropy_with_logits, t),
+    ):
+        loss, new = function(x, target, return_grad=True)
+        want_loss, _ = function(x.astype(np.float64), target, return_grad=True)
+        np.testing.assert_allclose(loss, want_loss, rtol=1e-6)
+        for out in (used, strided):
+            assert function(x, target, grad_out=out)[0] == loss
+            np.testing.assert_array_equal(out, new)
+    np.testing.assert_array_equal(F.softmax(x, 1), F.softmax(x, 1, out=used))
+
+
 def test_this_level_is_known():
     assert NATIVE in LEVELS
 

@@ -125,7 +125,7 @@ impl<const EXACT: bool> Settle for CrossEntropy<'_, EXACT> {
             first: Coefficients {
                 a: scale,
                 b: -row.upstream * unit,
-                c: zero,
+                c: row.upstream.abs() * pull.abs().max(hard.abs()),
                 max: row.unique,
                 at_max,
             },

@@ -338,7 +338,7 @@ fn indices<F: Element>(target: &[i64], first: usize, out: &mut Buffer<F>) {
     );
 }
 
-/// Coefficients in the kernel's type; of a plain factor, that alone.
+/// Coefficients in the kernel's type; of a plain factor, that and its bound.
 fn narrow<'b, F: Element>(
     factors: &[Factors<Field>],
     of: impl Fn(&Factors<Field>) -> &Coefficients<Field>,
@@ -359,11 +359,11 @@ fn narrow<'b, F: Element>(
                 let lanes = i * ROWS..(i + 1) * ROWS;
                 let from = of(factors);
                 narrow_field(&from.a, &mut a[lanes.clone()]);
+                narrow_field(&from.c, &mut c[lanes.clone()]);
                 narrow_field(&factors.keep, &mut keep[lanes.clone()]);
                 narrow_field(&factors.patch, &mut patch[lanes.clone()]);
                 if all {
                     narrow_field(&from.b, &mut b[lanes.clone()]);
-                    narrow_field(&from.c, &mut c[lanes.clone()]);
                     narrow_field(&from.max, &mut max[lanes.clone()]);
                     narrow_field(&from.at_max, &mut at_max[lanes]);
                 }

@@ -14,7 +14,7 @@ pub(crate) trait Map: Copy + 'static {
     /// Whether it reads the exponential.
     const EXP: bool = true;
     /// Whether it reads the coefficient `c`.
-    const MORE: bool = false;
+    const MORE: bool;
     /// Whether the target's exponential is another than the class's, across rows; along a row it is
     /// replaced where it is kept.
     const TARGET: bool = false;
@@ -28,12 +28,14 @@ pub(crate) trait Map: Copy + 'static {
     ) -> V<F, S>;
 }
 
-/// `a e`: softmax, and the gradient where the target is one class.
+/// `a e`, and no further from 0 than `c`: softmax, and the gradient where the target is one class. A
+/// probability that its exponential's rounding takes above 1 would be refused as one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scaled;
 
 impl Map for Scaled {
     const LOGIT: bool = false;
+    const MORE: bool = true;
     #[inline(always)]
     fn apply<S: Isa, F: Element>(
         _: S,
@@ -42,7 +44,8 @@ impl Map for Scaled {
         _: V<F, S>,
         _: V<F, S>,
     ) -> V<F, S> {
-        c.a * e
+        // In this order a NaN stays one.
+        c.c.min((-c.c).max(c.a * e))
     }
 }
 
@@ -52,6 +55,7 @@ pub(crate) struct Targeted;
 
 impl Map for Targeted {
     const LOGIT: bool = false;
+    const MORE: bool = true;
     const TARGET: bool = true;
     #[inline(always)]
     fn apply<S: Isa, F: Element>(
@@ -71,6 +75,7 @@ pub(crate) struct Spread<P>(std::marker::PhantomData<P>);
 
 impl<P: Parts> Map for Spread<P> {
     const LOGIT: bool = true;
+    const MORE: bool = false;
     const MASS: bool = true;
     const TARGET: bool = true;
     #[inline(always)]
@@ -92,6 +97,7 @@ pub(crate) struct Curvature;
 
 impl Map for Curvature {
     const LOGIT: bool = true;
+    const MORE: bool = false;
     #[inline(always)]
     fn apply<S: Isa, F: Element>(
         _: S,
@@ -163,6 +169,7 @@ pub(crate) struct LogProbability;
 
 impl Map for LogProbability {
     const LOGIT: bool = true;
+    const MORE: bool = false;
     const EXP: bool = false;
     #[inline(always)]
     fn apply<S: Isa, F: Element>(

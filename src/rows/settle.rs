@@ -289,7 +289,7 @@ pub(crate) trait Settle: Sync {
 pub(crate) mod wanted {
     /// The losses alone.
     pub(crate) const LOSS: u8 = 0;
-    /// The factor of a gradient, and what becomes of the target.
+    /// The factor of a gradient, its bound, and what becomes of the target.
     pub(crate) const FACTOR: u8 = 1;
     /// Everything.
     pub(crate) const ALL: u8 = 2;
@@ -415,6 +415,7 @@ fn write<const WANTED: u8, S: Isa>(s: &Factors<S::f64s>, at: usize, out: &mut Fa
         put::<S>(s.keep, at, &mut out.keep);
         put::<S>(s.patch, at, &mut out.patch);
         put::<S>(s.first.a, at, &mut out.first.a);
+        put::<S>(s.first.c, at, &mut out.first.c);
     }
     if WANTED == wanted::ALL {
         for (c, to) in [(s.first, &mut out.first), (s.second, &mut out.second)] {

@@ -30,7 +30,7 @@ pub(super) fn stage<F: Element>(
         let lines = from.lines_of_classes(rows, block);
         let done = lines.dense().is_some_and(|from| few::split(from, classes, step, tile));
         if !done {
-            transpose(&lines, &mut LinesMut::of(tile, n, classes, step));
+            transpose::<false, F>(&lines, &mut LinesMut::of(tile, n, classes, step));
         }
     } else if from.lends_columns::<F>(&rows) {
         copy(&from.lines_of_rows(rows, block), step, tile);
@@ -53,7 +53,7 @@ pub(super) fn write<F: Element>(
         let mut lines = span.lines_of_classes_mut(output, rows, block);
         let done = lines.dense().is_some_and(|to| few::join(tile, classes, step, to));
         if !done {
-            transpose(&Lines::of(tile, n, classes, step), &mut lines);
+            transpose::<true, F>(&Lines::of(tile, n, classes, step), &mut lines);
         }
     } else {
         span.write(output, rows, block, 1, step, tile);
@@ -192,26 +192,38 @@ mod few {
     }
 }
 
-/// `to.line(j)[i] = from.line(i)[j]`, for every element of `from`.
-fn transpose<F: Element>(from: &Lines<'_, F>, to: &mut LinesMut<'_, F>) {
+/// `to.line(j)[i] = from.line(i)[j]`, for every element of `from`. The other side than a tile is walked
+/// along, line after line, and asked for ahead: to the next tile, most likely, where it is read, and to
+/// the next lines where it is written.
+fn transpose<const WRITES: bool, F: Element>(from: &Lines<'_, F>, to: &mut LinesMut<'_, F>) {
     #[inline(never)]
-    fn kernel<S: Isa, F: Element>(simd: S, from: &Lines<'_, F>, to: &mut LinesMut<'_, F>) {
+    fn kernel<const WRITES: bool, S: Isa, F: Element>(
+        simd: S,
+        from: &Lines<'_, F>,
+        to: &mut LinesMut<'_, F>,
+    ) {
         simd.vectorize(
             #[inline(always)]
             || {
                 let n = simd::lanes::<S, F>();
                 let zero = splat::<S, F>(simd, F::of(0.0));
                 let (count, width) = (from.count(), from.width());
-                let ahead = count * from.step().unsigned_abs();
-                for i in (0..count).step_by(n) {
-                    let high = n.min(count - i);
-                    for j in (0..width).step_by(n) {
-                        let wide = n.min(width - j);
+                let ahead = if WRITES {
+                    n * to.step().unsigned_abs()
+                } else {
+                    count * from.step().unsigned_abs()
+                };
+                let (outer, inner) = if WRITES { (width, count) } else { (count, width) };
+                for a in (0..outer).step_by(n) {
+                    for b in (0..inner).step_by(n) {
+                        let (i, j) = if WRITES { (b, a) } else { (a, b) };
+                        let (high, wide) = (n.min(count - i), n.min(width - j));
                         let mut square = [zero; 16];
                         for (k, v) in square.iter_mut().enumerate().take(high) {
                             let line = &from.line(i + k)[j..j + wide];
-                            // The next tile, most likely.
-                            simd.prefetch(line, ahead);
+                            if !WRITES {
+                                simd.prefetch(line, ahead);
+                            }
                             *v = if wide == n {
                                 simd::load(simd, line)
                             } else {
@@ -219,12 +231,16 @@ fn transpose<F: Element>(from: &Lines<'_, F>, to: &mut LinesMut<'_, F>) {
                             };
                         }
                         let square = turned::<S, F>(square);
-                        for (k, v) in square.into_iter().enumerate().take(wide) {
+                        // Not by value: copies of the square would wait for what was just stored.
+                        for (k, v) in square.iter().enumerate().take(wide) {
                             let line = &mut to.line(j + k)[i..i + high];
+                            if WRITES {
+                                simd.prefetch(line, ahead);
+                            }
                             if high == n {
-                                simd::store::<S, F>(v, line);
+                                simd::store::<S, F>(*v, line);
                             } else {
-                                F::store_partial(simd, v, line);
+                                F::store_partial(simd, *v, line);
                             }
                         }
                     }
@@ -232,7 +248,7 @@ fn transpose<F: Element>(from: &Lines<'_, F>, to: &mut LinesMut<'_, F>) {
             },
         );
     }
-    dispatch!(simd::level(), s => kernel(s, from, to));
+    dispatch!(simd::level(), s => kernel::<WRITES, _, F>(s, from, to));
 }
 
 /// The transpose of the first n of n vectors of n lanes. Zipping each vector with the one half the
@@ -259,15 +275,17 @@ mod tests {
     fn every_size() {
         for (count, width) in (1..40).flat_map(|c| (1..40).map(move |w| (c, w))) {
             let from: Vec<f32> = (0..count * width).map(|i| i as f32).collect();
-            let mut to = vec![-1.0; width * (count + 3)];
-            transpose(
-                &Lines::of(&from, width, count, width),
-                &mut LinesMut::of(&mut to, count, width, count + 3),
-            );
-            for j in 0..width {
-                for i in 0..count + 3 {
-                    let want = if i < count { from[i * width + j] } else { -1.0 };
-                    assert_eq!(to[j * (count + 3) + i], want, "{count} {width}: {i} {j}");
+            for transpose in [transpose::<false, f32>, transpose::<true, f32>] {
+                let mut to = vec![-1.0; width * (count + 3)];
+                transpose(
+                    &Lines::of(&from, width, count, width),
+                    &mut LinesMut::of(&mut to, count, width, count + 3),
+                );
+                for j in 0..width {
+                    for i in 0..count + 3 {
+                        let want = if i < count { from[i * width + j] } else { -1.0 };
+                        assert_eq!(to[j * (count + 3) + i], want, "{count} {width}: {i} {j}");
+                    }
                 }
             }
         }

@@ -145,6 +145,11 @@ impl<'a, F: Real> LinesMut<'a, F> {
         self.count
     }
 
+    /// See [`Lines::step`].
+    pub fn step(&self) -> isize {
+        self.step
+    }
+
     /// See [`Lines::dense`].
     pub fn dense(&mut self) -> Option<&mut [F]> {
         // SAFETY: every line's elements are borrowed with self, and each starts where the last
@@ -423,6 +428,9 @@ impl<'a> RowsMut<'a> {
     }
 }
 
+/// Into how many regions spans are cut: not fewer than threads, or some start next to each other.
+const REGIONS: usize = 16;
+
 /// The outputs of a call, cut into spans that are handed out once each: whoever holds a [`Span`] may
 /// write its rows, or its classes of a row, and nobody else can.
 #[derive(Debug)]
@@ -433,7 +441,8 @@ pub struct Spans<'a> {
     /// Spans of one row and the classes of each.
     parts: usize,
     width: usize,
-    next: AtomicUsize,
+    /// The spans of each region that were claimed, or more where there are none left.
+    next: [AtomicUsize; REGIONS],
 }
 
 /// How an output's memory lies: [`Rows`] that cannot be read, as others may be writing there.
@@ -475,7 +484,7 @@ impl<'a> Spans<'a> {
     /// Cuts `rows` into spans of `step`.
     pub fn new(rows: usize, step: usize, outputs: Vec<RowsMut<'a>>) -> Self {
         assert!(outputs.iter().all(|o| o.rows.rows == rows));
-        let next = AtomicUsize::new(0);
+        let next = Default::default();
         Self { outputs, rows, step: step.max(1), parts: 1, width: usize::MAX, next }
     }
 
@@ -490,34 +499,39 @@ impl<'a> Spans<'a> {
         Self { parts, width, ..Self::new(rows, 1, outputs) }
     }
 
+    /// The spans of a region: the first have one more where they are not of one size.
+    fn region(&self, region: usize) -> Range<usize> {
+        let (count, regions) = (self.count(), self.next.len());
+        let start = |region: usize| region * (count / regions) + region.min(count % regions);
+        start(region)..start(region + 1)
+    }
+
     /// How many spans there are in all.
     pub fn count(&self) -> usize {
         self.rows.div_ceil(self.step) * self.parts
     }
 
-    /// A span that nobody has.
-    pub fn claim(&self) -> Option<Span<'_>> {
-        let claimed = self.next.fetch_add(1, Ordering::Relaxed);
-        if claimed >= self.count() {
-            return None;
-        }
-        let index = scattered(claimed, self.count());
+    /// A span that nobody has, the next of the region that starts at so much of all (of 1) if there is
+    /// one. Threads whose homes are apart do not write to one page of memory at the same time, which
+    /// the system would supply twice where it is new; and what is next in memory is what they take
+    /// next.
+    pub fn claim(&self, home: f64) -> Option<Span<'_>> {
+        let regions = self.next.len();
+        let first = (home * regions as f64) as usize;
+        let index = (first..first + regions).find_map(|region| {
+            let Range { start, end } = self.region(region % regions);
+            let next = &self.next[region % regions];
+            if next.load(Ordering::Relaxed) >= end - start {
+                return None;
+            }
+            Some(start + next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < end)
+        })?;
         let start = index / self.parts * self.step;
         let rows = start..(start + self.step).min(self.rows);
         let first = index % self.parts * self.width;
         let classes = first..first.saturating_add(self.width);
         Some(Span { outputs: &self.outputs, rows, classes, index })
     }
-}
-
-/// The span that is claimed after `claimed` others: the next of another region each time, as threads
-/// that first wrote to one large page of memory at once would have it supplied twice.
-fn scattered(claimed: usize, count: usize) -> usize {
-    const REGIONS: usize = 16;
-    let regions = REGIONS.min(count);
-    let (region, place) = (claimed % regions, claimed / regions);
-    // The first regions have one more where they are not of one size.
-    region * (count / regions) + region.min(count % regions) + place
 }
 
 impl Span<'_> {
@@ -624,14 +638,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_span_is_claimed_once_and_neighbours_are_apart() {
-        for count in (0..200).chain([1023, 1024, 1025]) {
-            let claimed: Vec<_> = (0..count).map(|i| scattered(i, count)).collect();
-            let mut sorted = claimed.clone();
-            sorted.sort_unstable();
-            assert!(sorted.into_iter().eq(0..count), "{count}");
-            let apart = claimed.windows(2).all(|w| w[0].abs_diff(w[1]) >= count / 16);
-            assert!(apart, "{count}");
+    fn every_span_is_claimed_once() {
+        for count in (0..70).chain([1023, 1024, 1025]) {
+            for homes in 1..20 {
+                let spans = Spans::new(count, 1, Vec::new());
+                let mut claimed = vec![0; count];
+                let mut last = None;
+                for i in 0.. {
+                    let home = f64::from(i % homes) / f64::from(homes);
+                    let Some(span) = spans.claim(home) else { break };
+                    claimed[span.index()] += 1;
+                    if homes == 1 {
+                        assert_eq!(span.index(), last.map_or(0, |last| last + 1), "in order");
+                        last = Some(span.index());
+                    }
+                }
+                assert!(claimed.iter().all(|n| *n == 1), "{count} {homes}");
+            }
         }
     }
 }

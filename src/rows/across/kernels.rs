@@ -437,16 +437,17 @@ fn value<M: Map, P: Parts, S: Isa, F: Element>(
     let step = step(rows);
     let c = &from.coefficients;
     let a = simd::load::<S, F>(simd, &c.a[at..]);
+    let more = if M::MORE { simd::load::<S, F>(simd, &c.c[at..]) } else { zero };
     let c = if M::LOGIT {
         Coefficients {
             a,
             b: simd::load::<S, F>(simd, &c.b[at..]),
-            c: if M::MORE { simd::load::<S, F>(simd, &c.c[at..]) } else { zero },
+            c: more,
             max: simd::load::<S, F>(simd, &c.max[at..]),
             at_max: simd::load::<S, F>(simd, &c.at_max[at..]),
         }
     } else {
-        Coefficients { a, b: zero, c: zero, max: zero, at_max: zero }
+        Coefficients { a, b: zero, c: more, max: zero, at_max: zero }
     };
     let mut e = if M::EXP { simd::load(simd, &from.e[class * step + at..]) } else { zero };
     if M::TARGET {
