@@ -133,8 +133,8 @@ impl<'a, F: Element, L: Settle> Job<'a, F, L> {
     /// Computes the outputs that are there, and takes them.
     fn pass(&mut self, interrupted: &dyn Fn() -> bool) -> Result<(f64, Census)> {
         let (rows, classes) = (self.input.rows(), self.input.classes());
-        let written = [&self.first, &self.second];
-        let stream = written.into_iter().flatten().all(RowsMut::streams::<F>);
+        let written = || [&self.first, &self.second].into_iter().flatten();
+        let stream = written().next().is_some() && written().all(RowsMut::streams::<F>);
         let mut outputs = Vec::new();
         let mut push = |o: RowsMut<'a>| {
             outputs.push(o);

@@ -115,6 +115,14 @@ macro_rules! dispatch {
 }
 pub(crate) use dispatch;
 
+/// Whether the level in force has [`Isa::look_up`] as an instruction.
+pub(crate) fn looks_up() -> bool {
+    fn of<S: Isa>(_: S) -> bool {
+        S::LOOKS_UP
+    }
+    dispatch!(level(), s => of(s))
+}
+
 /// Runs plain loops, compiled for the level in force. The closure must be `#[inline(always)]`.
 #[inline(always)]
 pub(crate) fn vectorized<R>(f: impl FnOnce() -> R) -> R {
@@ -340,6 +348,7 @@ pub trait Isa: Simd {
     fn look_up(self, table: &[f32; 32], index: Self::u32s) -> Self::f32s {
         Self::f32s::from_fn(self, |i: usize| table[(index[i] % 32) as usize])
     }
+
     /// `c 2^(n / STEPS - bias)` for the integer `n >= STEPS` in the lowest bits of each lane, as
     /// adding `exp::Constants`'s `round` leaves it; `c` is that of the table, or 1 without one.
     #[inline(always)]
@@ -463,6 +472,7 @@ mod x86 {
             // SAFETY: the token proves AVX-512.
             unsafe { _mm512_permutex2var_ps(low.into(), index.into(), high.into()) }.simd_into(self)
         }
+
         #[inline(always)]
         fn exp2_f32(self, t: Self::f32s) -> Self::f32s {
             const TABLE: [u32; 16] = exp::table_f32(&exp::SIXTEENTHS);

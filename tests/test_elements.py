@@ -240,6 +240,18 @@ def test_focal_at_saturation(dtype, gamma):
         assert_within(g, w, bar)
 
 
+@pytest.mark.parametrize("alpha, upstream", [(1e-6, 1e4), (1e-12, 2.0**32), (1e-30, 1e10)])
+def test_focal_of_a_small_balance_and_a_large_upstream_gradient(alpha, upstream):
+    """Nothing is lost to the range of float32 before both are taken."""
+    x = np.linspace(-25, 25, 1001, dtype=np.float32)
+    for gamma in (0.5, 2.0, 3.0):
+        options = {"return_grad": True, "reduction": "sum", "grad_output": upstream}
+        loss, grad = F.sigmoid_focal_loss(x, np.ones_like(x), alpha, gamma, **options)
+        want = elements.focal(x, np.ones_like(x), alpha, gamma)
+        np.testing.assert_allclose(loss, float(np.sum(want.loss)), rtol=1e-6, atol=1e-45)
+        assert_within(grad, upstream * want.grad, GRAD_BAR["float32"])
+
+
 def test_focal_at_the_ends_of_float64():
     tiny = 1e-320
     for x, t, alpha, gamma, want in [
@@ -575,7 +587,7 @@ def test_worst_of_many_usual_elements(rng, worst):
         got = F.binary_cross_entropy(p, t, reduction="none")
         errors[f"BCE, {name}"] = assert_within(got, elements.bce(p, t).loss, bar)
     near = np.concatenate([rng.uniform(-20, 20, n).astype(np.float32), dense(1e-3, 2, n, rng)])
-    for gamma in (0, 0.5, 1, 1.2, 2, 2.5, 3):
+    for gamma in (0, 0.5, 1, 1.2, 2, 2.5, 3, 3.1):
         for alpha in (0.25, 0.3, 1e-3):
             loss, grad = F.sigmoid_focal_loss(near, sure, alpha, gamma, return_grad=True)
             want = elements.focal(near, sure, alpha, gamma)

@@ -124,6 +124,28 @@ def test_unused_options_change_no_bit(rng):
                 np.testing.assert_array_equal(got, value)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("classes", [2, 100, 1000])
+@pytest.mark.parametrize("z_loss", [-0.3, 0.1, 1.0])
+@pytest.mark.parametrize("center", [-10, 10])
+def test_z_loss_that_outweighs_the_loss(dtype, classes, z_loss, center, rng):
+    """Its gradient may be of any size and sign, also at the target of a sure row."""
+    x = (rng.standard_normal((60, classes)) * 20 + center).astype(dtype)
+    y = np.where(rng.random(60) < 0.5, np.argmax(x, 1), rng.integers(0, classes, 60))
+    loss, grad = F.cross_entropy(x, y, z_loss=z_loss, reduction="sum", return_grad=True)
+    wide = x.astype(np.longdouble)
+    top = wide.max(axis=1, keepdims=True)
+    lse = top + np.log(np.sum(np.exp(wide - top), axis=1, keepdims=True))
+    p = np.exp(wide - lse)
+    own = np.arange(classes) == y[:, None]
+    want = np.sum(lse[:, 0] - wide[own]) + z_loss * np.sum(lse**2)
+    np.testing.assert_allclose(loss, float(want), rtol=10 * np.finfo(dtype).eps)
+    want = p - own + 2 * z_loss * lse * p
+    scale = p + own + np.abs(2 * z_loss * lse * p)
+    bound = 8 * np.finfo(dtype).eps * scale + np.finfo(dtype).tiny
+    assert np.all(np.abs(grad - want) <= bound)
+
+
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("classes", [3, 200])

@@ -118,6 +118,8 @@ impl<const EXACT: bool> Settle for CrossEntropy<'_, EXACT> {
             more_at_max = row.upstream * (z + z) / all / all;
         }
         let scale = row.upstream * pull / row.sum;
+        // The gradient is pull p, less the mass at the target.
+        let most = pull.abs().max(hard.abs()).max((pull - hard).abs());
         let share = unweighted.select(zero, hard / pull);
         let factors = Factors {
             keep: others_alone.select(zero, one),
@@ -125,7 +127,7 @@ impl<const EXACT: bool> Settle for CrossEntropy<'_, EXACT> {
             first: Coefficients {
                 a: scale,
                 b: -row.upstream * unit,
-                c: row.upstream.abs() * pull.abs().max(hard.abs()),
+                c: row.upstream.abs() * most,
                 max: row.unique,
                 at_max,
             },

@@ -43,7 +43,8 @@ use crate::simd::logistic::Logistic;
 use crate::simd::two::Two;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::VecDeque;
 
 /// The options of the focal loss.
 #[derive(Clone, Copy, Debug)]
@@ -87,23 +88,25 @@ impl Fits {
             0.0 => 0.0,
             b => (balance[i] / f64::from(b) - 1.0) as f32,
         });
+        // What is written before the upstream gradient is taken must be a normal number.
+        let least = balance.into_iter().filter(|b| *b > 0.0).fold(1.0, f64::min);
+        let reach = (f64::from(NORMAL) + least.ln()) / (gamma + 1.0);
         Self {
             both,
-            reach: REACH.min(NORMAL / (gamma + 1.0) as f32),
+            reach: REACH.min(reach as f32),
             balance: short,
             more: (more != [0.0; 2]).then_some(more),
         }
     }
 }
 
-/// Fits loss and derivative of a power, once for a thread's calls with it; `None` where it is too large
-/// for that.
+/// The largest power that is fitted: the steeper a function, the more its polynomials round.
+const STEEP: f64 = 3.0;
+
+/// Fits loss and derivative of a power; `None` where it is too large for that.
 fn fit(gamma: f64) -> Option<Fitted<2>> {
     /// How far they may be from their functions, relatively.
     const BARS: [f64; 2] = [3e-8, 1.2e-7];
-    thread_local! {
-        static LATEST: Cell<Option<(f64, Option<Fitted<2>>)>> = const { Cell::new(None) };
-    }
     // Of |z|: exp(-|z|), log(1 + exp(-|z|)), and the powers of 1 / (1 + exp(-|z|)).
     let parts = |a: f64| {
         let e = (-a).exp();
@@ -126,15 +129,27 @@ fn fit(gamma: f64) -> Option<Fitted<2>> {
         let (e, log, [_, power]) = parts(a);
         power * (1.0 + gamma * (log / e))
     };
-    LATEST.with(|latest| match latest.get() {
-        Some((known, fits)) if known == gamma => fits,
-        _ => {
-            let functions =
-                [(BARS[0], [&wrong as Side<'_>, &right]), (BARS[1], [&wrong_slope, &right_slope])];
-            let fits = Fitted::new(gamma + 1.0, functions);
-            latest.set(Some((gamma, fits)));
-            fits
+    let value = (BARS[0], [&wrong as Side<'_>, &right]);
+    let slope = (BARS[1], [&wrong_slope as Side<'_>, &right_slope]);
+    Fitted::new(gamma + 1.0, [value, slope])
+}
+
+/// The same, made once for the calls of a thread.
+fn fitted(gamma: f64) -> Option<Fitted<2>> {
+    /// As many powers as a thread is likely to take turns with.
+    const KEPT: usize = 8;
+    type Known = VecDeque<(f64, Option<Fitted<2>>)>;
+    thread_local! {
+        static KNOWN: RefCell<Known> = const { RefCell::new(VecDeque::new()) };
+    }
+    KNOWN.with_borrow_mut(|known| {
+        if let Some((_, fits)) = known.iter().find(|(power, _)| *power == gamma) {
+            return *fits;
         }
+        let fits = fit(gamma);
+        known.truncate(KEPT - 1);
+        known.push_front((gamma, fits));
+        fits
     })
 }
 
@@ -283,6 +298,8 @@ pub fn sigmoid_focal_loss(
     if !(gamma >= 0.0 && gamma.is_finite()) {
         return Err(Error::Value(format!("gamma must be at least 0 and finite, got {gamma}")));
     }
-    let fitted = fit(gamma);
+    let plain = gamma == 0.0 && alpha < 0.0;
+    let wide = inputs.input.format().kind == Kind::F64 || !simd::looks_up();
+    let fitted = if plain || wide || gamma > STEEP { None } else { fitted(gamma) };
     inputs.run(Focal::new(options, fitted), outputs, interrupted)
 }

@@ -28,8 +28,8 @@ pub(crate) trait Map: Copy + 'static {
     ) -> V<F, S>;
 }
 
-/// `a e`, and no further from 0 than `c`: softmax, and the gradient where the target is one class. A
-/// probability that its exponential's rounding takes above 1 would be refused as one.
+/// `a e`, and no further from 0 than `c`: softmax, and the gradient where the target is one class. What
+/// the rounding of its exponential takes beyond its bound is no probability, nor a difference of two.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scaled;
 
@@ -44,8 +44,10 @@ impl Map for Scaled {
         _: V<F, S>,
         _: V<F, S>,
     ) -> V<F, S> {
-        // In this order a NaN stays one.
-        c.c.min((-c.c).max(c.a * e))
+        let v = c.a * e;
+        // Not by a minimum, which may be no NaN where one is.
+        let v = v.simd_gt(c.c).select(c.c, v);
+        v.simd_lt(-c.c).select(-c.c, v)
     }
 }
 

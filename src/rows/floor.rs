@@ -3,10 +3,6 @@
 
 use super::SPAN;
 use super::along::kernels;
-use super::emit::Scaled;
-use super::mass::Nothing;
-use super::mass::RowMass;
-use super::settle::Coefficients;
 use crate::error::{Error, Result};
 use crate::pool::{self, Crew};
 use crate::simd;
@@ -48,13 +44,10 @@ pub(crate) fn copy(from: &View<'_>, to: ViewMut<'_>, interrupted: &dyn Fn() -> b
     column(to.as_view())?;
     let order = Order::c(from.shape().len());
     let spans = Spans::new(rows.rows(), SPAN, vec![RowsMut::new(to, None, &order)]);
-    let c = Coefficients { a: 1.0, b: 0.0, c: 0.0, max: 0.0, at_max: 0.0 };
     pool::run(&spans, Crew::All, interrupted, |span, (): &mut ()| {
         let all = span.rows();
-        let e = rows.lines_of_rows::<f32>(all.clone(), 0..1).line(0);
-        let from = kernels::Sources { e, x: &[], mass: RowMass::none() };
-        let mut out = span.lines_of_rows_mut::<f32>(0, all, 0..1);
-        kernels::emit::<Scaled, Nothing, f32>(&c, &from, out.line(0), true);
+        let from = rows.lines_of_rows::<f32>(all.clone(), 0..1).line(0);
+        simd::stream_slice(from, span.lines_of_rows_mut(0, all, 0..1).line(0));
         simd::fence();
     })
 }
