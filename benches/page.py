@@ -127,7 +127,8 @@ def draw_bars(path: Path, results: list[Result]) -> None:
         axis.set(xscale="log", xlabel="times the floor of memory", title=title)
     axes[0].set_yticks([-row - 0.4 for row in range(len(results))])
     axes[0].set_yticklabels([str(result.shape) for result in results])
-    axes[1].legend(frameon=False, loc="lower right")
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, frameon=False, loc="outside lower center", ncols=len(titles))
     save(figure, path)
 
 
@@ -158,6 +159,7 @@ def shortfalls(results: list[Result]) -> list[str]:
     """What a reader who looks for a catch should see first."""
     behind, far = [], []
     for result in results:
+        floors = []
         for title, times in (("loss", result.loss), ("loss + gradient", result.gradient)):
             floor, ours, *others = times
             for name, time in zip(result.titles[2:], others, strict=True):
@@ -168,10 +170,12 @@ def shortfalls(results: list[Result]) -> list[str]:
                     )
             # A call of microseconds has nothing to do with memory.
             if ours > FAR * floor and ours > 1e-4:
-                far.append(f"{result.shape}, {title}: {digits(ours / floor)}")
+                floors.append(f"{digits(ours / floor)} ({title})")
+        if floors:
+            far.append(f"{result.shape} takes {' and '.join(floors)}")
     lines = behind or ["- Of the shapes below crossent is behind none of its peers."]
     if far:
-        lines.append(f"- More than {digits(FAR)} floors: {'; '.join(far)}.")
+        lines.append(f"- More than {digits(FAR)} floors of memory: {'; '.join(far)}.")
     x = np.random.default_rng(0).standard_normal((512, 50257), np.float32)
     y, out = np.zeros(512, np.int64), np.zeros_like(x)
     fresh, into = race(
