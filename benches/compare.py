@@ -92,7 +92,8 @@ def cases() -> dict[str, Callable[[], Callable[[], Any]]]:
             name = f"{function.__name__} {ELEMENTS}{more}"
             made[name] = partial(elements, function, kind, derives)
     made["entropy_with_logits (2048, 8192)"] = partial(rows, F.entropy_with_logits, "")
-    made["log_softmax (2048, 8192), out="] = partial(rows, F.log_softmax, "out")
+    log_softmax = partial(F.log_softmax, axis=-1)
+    made["log_softmax (2048, 8192), out="] = partial(rows, log_softmax, "out")
     return made
 
 
