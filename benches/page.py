@@ -264,7 +264,7 @@ def main() -> None:
     draw_curve(figures / "performance-classes.svg", CLASSES, "classes", curve(classes, repeats))
     of_threads = thread_table(repeats)
     of_elements = []
-    for line in elements.tables((4096, 4096), repeats):
+    for line in elements.tables(elements.SHAPE, repeats):
         of_elements.append(line)
         print(line, flush=True)
     results = []

@@ -403,6 +403,11 @@ def arguments() -> argparse.Namespace:
         help=f"{len(QUICK_CASES)} cases, {QUICK_REPEATS} samples, unless they are given",
     )
     parser.add_argument("--markdown", action="store_true", help="print the tables of the README")
+    parser.add_argument(
+        "--elements",
+        action="store_true",
+        help="also the losses of elements, entropies, divergences and softmax, as elements.py",
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.cases = options.cases or (QUICK_CASES if options.quick else CASES)
@@ -431,6 +436,13 @@ def main() -> None:
         print(f"\n{machine(options.peers)}.")
     else:
         print("\n/ floor: times the floor. torch /: times as fast as torch eager.")
+    if options.elements:
+        # It measures as this does, and so needs this first.
+        import elements
+
+        print()
+        for line in elements.tables(elements.SHAPE, options.repeats):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
