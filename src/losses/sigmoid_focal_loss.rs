@@ -22,8 +22,9 @@
 //! where neither term is negative. The relative error of a power is `g` times the error of the
 //! logarithm: for `f64`, what goes into the loss is held in two parts.
 //!
-//! Of `f32`, and a sure target, all is a function of one number, `z = x` or `-x`, that is small where
-//! the answer is right, and is fitted (`simd/fitted.rs`): with `e = exp(-|z|)` and `l = log(1 + e)`,
+//! Of `f32`, and a sure target, all is a function of one number, `z = x` or `-x`, that is positive
+//! where the answer is right, and is fitted (`simd/fitted.rs`): with `e = exp(-|z|)` and
+//! `l = log(1 + e)`,
 //!
 //! ```text
 //! loss / b = exp(-(g + 1) z) exp(-g l) (l / e)              where z > 0,   exp(-g l) (|z| + l)
