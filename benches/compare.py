@@ -27,6 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers import Problem, seconds
+
+import crossent
+import crossent.functional as F
 
 REPEATS = 31
 SAMPLE_SECONDS, WARM_SECONDS = 4e-3, 8e-3
@@ -47,16 +51,13 @@ ELEMENTS = (2048, 4096)
 
 def cases() -> dict[str, Callable[[], Callable[[], Any]]]:
     """What is timed, by name: a function that makes the inputs and returns the call."""
-    import crossent.functional as F
 
     def cross_entropy(shape: tuple[int, ...], derives: bool, soft: bool = False) -> Any:
-        rng = np.random.default_rng(0)
-        x = rng.standard_normal(shape, np.float32) * 3
-        target: Any = rng.integers(0, shape[1], (shape[0], *shape[2:]))
+        problem = Problem.random(shape, np.random.default_rng(0))
+        x, target = problem.x, problem.y
         if soft:
             target = F.softmax(x[::-1], axis=1)
-        out = np.zeros_like(x)
-        options: dict[str, Any] = {"grad_out": out} if derives else {}
+        options: dict[str, Any] = {"grad_out": problem.out} if derives else {}
         return lambda: F.cross_entropy(x, target, **options)
 
     def elements(function: Any, kind: str, derives: bool) -> Any:
@@ -97,17 +98,8 @@ def cases() -> dict[str, Callable[[], Callable[[], Any]]]:
     return made
 
 
-def seconds(call: Callable[[], Any], calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        call()
-    return (time.perf_counter() - start) / calls
-
-
 def work() -> None:
     """Answers each line of requests, `[case, calls]`, with the seconds of a call."""
-    import crossent
-
     print(json.dumps(str(Path(crossent.__file__).parent)), flush=True)
     known, current, call = cases(), None, None
     for line in sys.stdin:

@@ -27,7 +27,7 @@ use crate::error::Result;
 use crate::pool::{self, Crew};
 use crate::reduce::Census;
 use crate::simd::sum::Compensated;
-use crate::simd::{self, Element, Isa, dispatch};
+use crate::simd::{self, Element};
 use crate::view::{Rows, RowsMut, Span, Spans};
 use crate::warp::Warped;
 use mass::{Mass, with_parts};
@@ -181,11 +181,9 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
     /// Whether lanes are classes.
     fn goes_along(&self) -> bool {
         let close = self.input.classes_are_close() || self.input.rows() < 8;
-        fn lanes<S: Isa, F: Element>(_: S) -> usize {
-            simd::lanes::<S, F>()
-        }
-        let many = dispatch!(simd::level(), s => lanes::<_, F>(s)) >= 16;
-        close && self.input.classes() >= if many { ALONG[0] } else { ALONG[1] }
+        let [of_many, of_few] = ALONG;
+        let along = if simd::lanes_in_force::<F>() >= 16 { of_many } else { of_few };
+        close && self.input.classes() >= along
     }
 
     /// Rows that are settled together.

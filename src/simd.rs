@@ -115,6 +115,14 @@ macro_rules! dispatch {
 }
 pub(crate) use dispatch;
 
+/// Lanes of a vector at the level in force.
+pub(crate) fn lanes_in_force<F: Element>() -> usize {
+    fn of<S: Isa, F: Element>(_: S) -> usize {
+        lanes::<S, F>()
+    }
+    dispatch!(level(), s => of::<_, F>(s))
+}
+
 /// Whether the level in force has [`Isa::look_up`] as an instruction.
 pub(crate) fn looks_up() -> bool {
     fn of<S: Isa>(_: S) -> bool {

@@ -27,6 +27,9 @@ pub struct View<'a> {
     lifetime: PhantomData<&'a u8>,
 }
 
+/// Bytes of an output from which on little of it is still in the caches when it is next read.
+pub(crate) const LARGE: usize = 8 << 20;
+
 /// A [`View`] to write to.
 #[derive(Debug)]
 pub struct ViewMut<'a> {

@@ -155,14 +155,24 @@ fn fitted(gamma: f64) -> Option<Fitted<2>> {
 }
 
 impl Focal {
-    fn new(Options { alpha, gamma }: Options, fitted: Option<Fitted<2>>) -> Self {
+    /// Of elements that are in `f32` lanes, where `narrow`.
+    fn new(Options { alpha, gamma }: Options, narrow: bool) -> Self {
         let other = 1.0 - alpha;
         let balance = (alpha >= 0.0).then_some((alpha, [other, (1.0 - other) - alpha]));
         let count = gamma as u32;
         let factors = (f64::from(count) == gamma && (1..=5).contains(&count)).then_some(count);
-        let weights = if balance.is_some() { [alpha, other] } else { [1.0; 2] };
-        let fits = fitted.map(|fitted| Fits::new(fitted, gamma, weights));
-        Self { balance, gamma, factors, fits }
+        let mut focal = Self { balance, gamma, factors, fits: None };
+        if narrow && !focal.is_plain() && gamma <= STEEP {
+            let weights = if balance.is_some() { [alpha, other] } else { [1.0; 2] };
+            focal.fits = fitted(gamma).map(|both| Fits::new(both, gamma, weights));
+        }
+        focal
+    }
+
+    /// Whether it is the cross-entropy.
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        self.gamma == 0.0 && self.balance.is_none()
     }
 }
 
@@ -258,7 +268,7 @@ impl Pointwise for Focal {
 
     #[inline(always)]
     fn narrow<S: Isa>(&self, simd: S, x: S::f32s, t: S::f32s) -> Option<Narrow<S>> {
-        if self.gamma == 0.0 && self.balance.is_none() {
+        if self.is_plain() {
             return WithLogits.narrow(simd, x, t);
         }
         let fits = self.fits.as_ref().filter(|_| S::LOOKS_UP)?;
@@ -299,8 +309,6 @@ pub fn sigmoid_focal_loss(
     if !(gamma >= 0.0 && gamma.is_finite()) {
         return Err(Error::Value(format!("gamma must be at least 0 and finite, got {gamma}")));
     }
-    let plain = gamma == 0.0 && alpha < 0.0;
-    let wide = inputs.input.format().kind == Kind::F64 || !simd::looks_up();
-    let fitted = if plain || wide || gamma > STEEP { None } else { fitted(gamma) };
-    inputs.run(Focal::new(options, fitted), outputs, interrupted)
+    let narrow = inputs.input.format().kind != Kind::F64 && simd::looks_up();
+    inputs.run(Focal::new(options, narrow), outputs, interrupted)
 }

@@ -4,7 +4,7 @@
 
 use crate::error::Error;
 use crate::float::{Format, Kind};
-use crate::view::{View, ViewMut};
+use crate::view::{LARGE, View, ViewMut};
 use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods, npyffi};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
@@ -215,8 +215,6 @@ impl<'py> Array<'py> {
     /// Whether the system has yet to supply a large array's memory, going by its middle.
     #[cfg(target_os = "linux")]
     fn is_untouched(&self) -> bool {
-        /// Bytes from which on it matters.
-        const LARGE: usize = 8 << 20;
         let Some((first, last)) = self.extent().filter(|(a, b)| b - a >= LARGE) else {
             return false;
         };

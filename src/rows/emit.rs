@@ -14,7 +14,7 @@ pub(crate) trait Map: Copy + 'static {
     /// Whether it reads the exponential.
     const EXP: bool = true;
     /// Whether it reads the coefficient `c`.
-    const MORE: bool;
+    const MORE: bool = false;
     /// Whether the target's exponential is another than the class's, across rows; along a row it is
     /// replaced where it is kept.
     const TARGET: bool = false;
@@ -77,7 +77,6 @@ pub(crate) struct Spread<P>(std::marker::PhantomData<P>);
 
 impl<P: Parts> Map for Spread<P> {
     const LOGIT: bool = true;
-    const MORE: bool = false;
     const MASS: bool = true;
     const TARGET: bool = true;
     #[inline(always)]
@@ -99,7 +98,6 @@ pub(crate) struct Curvature;
 
 impl Map for Curvature {
     const LOGIT: bool = true;
-    const MORE: bool = false;
     #[inline(always)]
     fn apply<S: Isa, F: Element>(
         _: S,
@@ -171,7 +169,6 @@ pub(crate) struct LogProbability;
 
 impl Map for LogProbability {
     const LOGIT: bool = true;
-    const MORE: bool = false;
     const EXP: bool = false;
     #[inline(always)]
     fn apply<S: Isa, F: Element>(

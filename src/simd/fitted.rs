@@ -40,7 +40,8 @@ pub(crate) const REACH: f32 = START * 15.0 / SCALE;
 const fn cell(index: usize) -> [f64; 2] {
     let octave = (2 << (index / 4)) as f64;
     let scale = SCALE as f64;
-    [(octave + octave / 4.0 * (index % 4) as f64 - 2.0) / scale, octave / 4.0 / scale]
+    let start = octave + octave / 4.0 * (index % 4) as f64 - START as f64;
+    [start / scale, octave / 4.0 / scale]
 }
 
 /// Functions of the same `z` and of the same rate, and the places from which they count, in tables of

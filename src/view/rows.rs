@@ -1,7 +1,7 @@
 //! Rows of classes: lending and staging blocks, and who may write which.
 
 use super::copy::{self, Axis};
-use super::{View, ViewMut};
+use super::{LARGE, View, ViewMut};
 use crate::float::{Format, Real};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -422,9 +422,7 @@ impl<'a> RowsMut<'a> {
 
     /// Whether writing past the caches pays: where it would take many bytes of `F`, which are not new.
     pub(crate) fn streams<F>(&self) -> bool {
-        /// Bytes from which on little of it is still in the caches when it is next read.
-        const STREAM: usize = 8 << 20;
-        self.rows.rows * self.rows.classes * size_of::<F>() >= STREAM && !self.untouched
+        self.rows.rows * self.rows.classes * size_of::<F>() >= LARGE && !self.untouched
     }
 }
 
