@@ -10,7 +10,7 @@ pub(super) mod kernels;
 use super::emit::{Bent, Curvature, LogProbability, Map, Scaled, Spread, Targeted, Tilted};
 use super::mass::{Nothing, Parts, TileMass};
 use super::scratch::{Buffer, Scratch};
-use super::settle::{Coefficients, Factors, IGNORED, Room, Settle, Term};
+use super::settle::{Coefficients, Factors, IGNORED, Room, Settle};
 use super::summary::{Field, ROWS, Summary, merge_rows};
 use super::{Emission, Shared, tile};
 use crate::simd::{self, Element};
@@ -97,17 +97,17 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         let classes = self.input.classes();
         let lines = self.input.lines_of_rows(rows.clone(), 0..classes);
         let held = &mut Held { lanes: &mut s.lanes, sums: &mut s.sums };
+        let few = kernels::is_few(classes);
+        if few {
+            indices(&s.terms.target, 0, &mut s.index);
+        }
+        let from = (room, &*s.index);
         let near = if writes && keeps {
-            kernels::sweep::<F, true>(&lines, room, terms, held, &mut s.e, &mut s.summaries)
+            kernels::sweep::<F, true>(&lines, from, terms, held, &mut s.e, &mut s.summaries)
         } else {
-            kernels::sweep::<F, false>(&lines, room, terms, held, &mut [], &mut s.summaries)
+            kernels::sweep::<F, false>(&lines, from, terms, held, &mut [], &mut s.summaries)
         };
-        let whole = |(s, term): (&Summary<Field>, &Term<Field>)| {
-            let rows = s.rest.0.iter().zip(&term.live.0);
-            rows.fold(true, |all, (rest, live)| all & (Room::<F>::is_whole(*rest) | (*live == 0.0)))
-        };
-        let near = near && s.summaries.iter().zip(&*terms).all(whole);
-        if near {
+        if near && !few {
             let groups = terms.iter_mut().zip(s.terms.target.chunks_exact(ROWS));
             for ((term, targets), first) in groups.zip((0..rows.len()).step_by(ROWS)) {
                 for (i, (picked, target)) in term.picked.0.iter_mut().zip(targets).enumerate() {

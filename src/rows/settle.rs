@@ -95,13 +95,26 @@ impl<F: Element> Room<F> {
         self.allows_guess(exponent).then(|| F::of(self.of_one(exponent).wide() - GUESSED))
     }
 
-    /// Whether a rest that a sweep found is all there is: below, exponentials too small for its unit,
-    /// which are 0 there, may have been part of it.
+    /// The least rest, of those that a sweep found, that is sure to be all there is: below,
+    /// exponentials too small for its unit, which are 0 there, may have been part of it.
+    const WHOLE: f64 = match F::KIND {
+        // 2^40 of the smallest normal numbers.
+        Kind::F32 => f32::MIN_POSITIVE as f64 * 1_099_511_627_776.0,
+        // A loss in f64 is 0 long before its exponentials are.
+        _ => f64::NEG_INFINITY,
+    };
+
+    /// Whether a rest that a sweep found is all there is.
     #[inline(always)]
     pub(crate) fn is_whole(rest: f64) -> bool {
-        // 2^40 of the smallest normal numbers; a loss in f64 is 0 long before its exponentials are.
-        let least = f64::from(f32::MIN_POSITIVE) * 1_099_511_627_776.0;
-        F::KIND == Kind::F64 || rest >= least || rest.is_nan()
+        rest >= Self::WHOLE || rest.is_nan()
+    }
+
+    /// Whether all are, of rows that count.
+    #[inline(always)]
+    pub(crate) fn are_whole<S: Isa>(simd: S, rest: S::f64s, live: S::f64s) -> bool {
+        let whole = rest.simd_ge(splat(simd, Self::WHOLE)) | rest.simd_ne(rest);
+        (whole | live.simd_eq(splat(simd, 0.0))).all_true()
     }
 
     /// Whether a guess may choose the unit.

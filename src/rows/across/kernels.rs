@@ -135,11 +135,12 @@ const GUESS: usize = 4;
 /// Summarises rows in one pass over the lines of their classes, without masses, in units chosen by
 /// guesses at the maxima, and where `STORE` keeps the exponentials in `e`, laid as a tile. Of each
 /// row's exponentials the largest so far is held back, and the loser of every comparison joins the
-/// rest. Answers whether every guess was near enough; a row that does not count has no say.
+/// rest. Of few classes it picks the logits of targets, too: `index` has the class of each row.
+/// Answers whether every guess was near enough for its unit; a row that does not count has no say.
 pub(super) fn sweep<F: Element, const STORE: bool>(
     from: &Lines<'_, F>,
-    room: Room<F>,
-    terms: &[Term<Field>],
+    (room, index): (Room<F>, &[F]),
+    terms: &mut [Term<Field>],
     held: &mut Held<'_, F>,
     e: &mut [F],
     out: &mut [Summary<Field>],
@@ -148,8 +149,8 @@ pub(super) fn sweep<F: Element, const STORE: bool>(
     fn kernel<S: Isa, F: Element, const STORE: bool>(
         simd: S,
         from: &Lines<'_, F>,
-        room: Room<F>,
-        terms: &[Term<Field>],
+        (room, index): (Room<F>, &[F]),
+        terms: &mut [Term<Field>],
         held: &mut Held<'_, F>,
         e: &mut [F],
         out: &mut [Summary<Field>],
@@ -159,71 +160,157 @@ pub(super) fn sweep<F: Element, const STORE: bool>(
             || {
                 let n = simd::lanes::<S, F>();
                 let wide = 2 * simd::lanes::<S, f64>();
-                let rows = from.width();
+                let (rows, classes) = (from.width(), from.count());
+                let step = step(rows);
                 let columns = rows.div_ceil(n);
                 let [zero, lowest] =
                     [0.0, f64::NEG_INFINITY].map(|v| splat::<S, F>(simd, F::of(v)));
-                let lanes = held.lanes.fit(columns * LANES * n);
-                let sums = held.sums.fit(columns * wide);
+                let one = splat::<S, F>(simd, F::of(1.0));
+                let few = is_few(classes);
+                let lanes = held.lanes.fit(if few { 0 } else { columns * LANES * n });
+                let sums = held.sums.fit(if few { 0 } else { columns * wide });
                 sums.fill(0.0);
+                let mut all_near = true;
 
-                for (at, lanes) in (0..rows).step_by(n).zip(lanes.chunks_exact_mut(LANES * n)) {
+                for (column_of_rows, at) in (0..rows).step_by(n).enumerate() {
+                    let (out, term, lane) = (&mut out[at / ROWS], &mut terms[at / ROWS], at % ROWS);
                     let mut guess = lowest;
-                    for class in 0..from.count().min(GUESS) {
+                    for class in 0..classes.min(GUESS) {
                         guess = column::<S, F>(simd, from.line(class), at).max(guess);
                     }
-                    let exponent = F::load_narrow(simd, &terms[at / ROWS].exponent.0[at % ROWS..]);
+                    let exponent = F::load_narrow(simd, &term.exponent.0[lane..]);
                     let headroom = room.of_guess::<S>(simd, exponent);
                     let (shift, k) = Shift::<S, F>::of_max(simd, guess, headroom);
+                    F::store_wide::<S>(k, &mut out.k.0[lane..]);
                     let [floor, round] = shift.parts();
-                    for (v, lane) in [guess, floor, round, lowest, zero]
-                        .into_iter()
-                        .zip(lanes.chunks_exact_mut(n))
-                    {
-                        simd::store::<S, F>(v, lane);
+                    if !few {
+                        let lanes = &mut lanes[column_of_rows * LANES * n..];
+                        for (v, lane) in [guess, floor, round, lowest, zero]
+                            .into_iter()
+                            .zip(lanes.chunks_exact_mut(n))
+                        {
+                            simd::store::<S, F>(v, lane);
+                        }
+                        continue;
                     }
-                    F::store_wide::<S>(k, &mut out[at / ROWS].k.0[at % ROWS..]);
+                    let shift = Shift::<S, F>::within_reach(simd, [floor, round]);
+                    let mut top = Top { max: lowest, exp: zero, rest: F::Wide::<S>::zero(simd) };
+                    let mut picked = F::load_narrow(simd, &term.picked.0[lane..]);
+                    let mut until = simd::load::<S, F>(simd, &index[at..]);
+                    for class in 0..classes {
+                        let (next, ahead) = from.ahead(class);
+                        simd.prefetch(&next[at..], ahead);
+                        let x = column::<S, F>(simd, from.line(class), at);
+                        let exp = top.take(simd, &shift, x);
+                        if STORE {
+                            simd::store::<S, F>(exp, &mut e[class * step + at..]);
+                        }
+                        picked = select::<S, F>(until.simd_eq(zero), x, picked);
+                        until -= one;
+                    }
+                    F::store_wide::<S>(picked, &mut term.picked.0[lane..]);
+                    all_near &= top.put(simd, guess, term, out, lane);
+                }
+                if few {
+                    return all_near;
                 }
 
-                let whole = from.count() / TOGETHER * TOGETHER;
+                let whole = classes / TOGETHER * TOGETHER;
                 for class in (0..whole).step_by(TOGETHER) {
                     hold::<TOGETHER, S, F, STORE>(simd, from, class, lanes, sums, e);
                 }
-                for class in whole..from.count() {
+                for class in whole..classes {
                     hold::<1, S, F, STORE>(simd, from, class, lanes, sums, e);
                 }
-
-                let [near_low, near_high, reach] =
-                    [NEAR.start, NEAR.end, F::REACH.wide()].map(|v| splat::<S, F>(simd, F::of(v)));
-                let one = splat::<S, F>(simd, F::of(1.0));
-                let mut all_near = true;
                 for ((at, lanes), sums) in (0..rows)
                     .step_by(n)
                     .zip(lanes.chunks_exact(LANES * n))
                     .zip(sums.chunks_exact(wide))
                 {
-                    let (out, term, lane) = (&mut out[at / ROWS], &terms[at / ROWS], at % ROWS);
-                    let (guess, max) = (
-                        simd::load::<S, F>(simd, lanes),
-                        simd::load::<S, F>(simd, &lanes[3 * n..]),
-                    );
-                    let dead = F::load_narrow(simd, &term.live.0[lane..]).simd_eq(zero);
-                    let above = max - guess;
-                    let near = above.simd_ge(near_low)
-                        & above.simd_lt(near_high)
-                        & guess.abs().simd_le(reach);
-                    all_near &= (near | dead).all_true();
-                    F::store_wide::<S>(max, &mut out.max.0[lane..]);
-                    F::store_wide::<S>(zero, &mut out.center.0[lane..]);
-                    F::store_wide::<S>(one, &mut out.ties.0[lane..]);
-                    F::Wide::<S>::load(simd, sums).store(&mut out.rest.0[lane..]);
+                    let (out, term) = (&mut out[at / ROWS], &terms[at / ROWS]);
+                    let guess = simd::load::<S, F>(simd, lanes);
+                    let top = Top::<S, F>::load(simd, lanes, sums);
+                    all_near &= top.put(simd, guess, term, out, at % ROWS);
                 }
                 all_near
             },
         )
     }
     let out = &mut out[..from.width().div_ceil(ROWS)];
-    dispatch!(simd::level(), s => kernel::<_, F, STORE>(s, from, room, terms, held, e, out))
+    let from_where = (room, index);
+    dispatch!(simd::level(), s => kernel::<_, F, STORE>(s, from, from_where, terms, held, e, out))
+}
+
+/// Whether classes are so few that a sweep holds a column of rows in registers.
+pub(super) fn is_few(classes: usize) -> bool {
+    classes <= GUESS
+}
+
+/// What a sweep knows of a column of rows: the maxima, their exponentials, and the sum of all others.
+struct Top<S: Isa, F: Element> {
+    max: V<F, S>,
+    exp: V<F, S>,
+    rest: F::Wide<S>,
+}
+
+impl<S: Isa, F: Element> Top<S, F> {
+    /// From [`Held`], in whose lanes it is behind three others.
+    #[inline(always)]
+    fn load(simd: S, lanes: &[F], sums: &[f64]) -> Self {
+        let n = simd::lanes::<S, F>();
+        Self {
+            max: simd::load::<S, F>(simd, &lanes[3 * n..]),
+            exp: simd::load::<S, F>(simd, &lanes[4 * n..]),
+            rest: F::Wide::<S>::load(simd, sums),
+        }
+    }
+
+    #[inline(always)]
+    fn save(self, lanes: &mut [F], sums: &mut [f64]) {
+        let n = simd::lanes::<S, F>();
+        simd::store::<S, F>(self.max, &mut lanes[3 * n..]);
+        simd::store::<S, F>(self.exp, &mut lanes[4 * n..]);
+        self.rest.save(sums);
+    }
+
+    /// Takes a class, whose exponentials it returns.
+    #[inline(always)]
+    fn take(&mut self, simd: S, shift: &Shift<S, F>, x: V<F, S>) -> V<F, S> {
+        let exp = shift.exp::<false>(simd, x);
+        // In this order a NaN goes to the sum and is passed over by the maxima.
+        self.max = x.max(self.max);
+        self.rest.add(self.exp.min(exp));
+        self.exp = exp.max(self.exp);
+        exp
+    }
+
+    /// Makes it the summaries of rows; whether their guesses were near enough.
+    #[inline(always)]
+    fn put(
+        self,
+        simd: S,
+        guess: V<F, S>,
+        term: &Term<Field>,
+        out: &mut Summary<Field>,
+        lane: usize,
+    ) -> bool {
+        let c = |v: f64| splat::<S, F>(simd, F::of(v));
+        let dead = F::load_narrow(simd, &term.live.0[lane..]).simd_eq(c(0.0));
+        let above = self.max - guess;
+        let near = above.simd_ge(c(NEAR.start))
+            & above.simd_lt(c(NEAR.end))
+            & guess.abs().simd_le(c(F::REACH.wide()));
+        F::store_wide::<S>(self.max, &mut out.max.0[lane..]);
+        F::store_wide::<S>(c(0.0), &mut out.center.0[lane..]);
+        F::store_wide::<S>(c(1.0), &mut out.ties.0[lane..]);
+        self.rest.store(&mut out.rest.0[lane..]);
+        let mut all = (near | dead).all_true();
+        for at in (lane..lane + simd::lanes::<S, F>()).step_by(simd::lanes::<S, f64>()) {
+            let read = |of: &Field| simd::load::<S, f64>(simd, &of.0[at..]);
+            all &= Room::<F>::are_whole(simd, read(&out.rest), read(&term.live));
+        }
+        all
+    }
 }
 
 /// Takes `N` classes, from `class` on, into what is held of every column of rows.
@@ -247,27 +334,21 @@ fn hold<const N: usize, S: Isa, F: Element, const STORE: bool>(
         .zip(lanes.chunks_exact_mut(LANES * n))
         .zip(sums.chunks_exact_mut(2 * simd::lanes::<S, f64>()))
     {
-        let [floor, round, mut max, mut top] = [1, 2, 3, 4].map(
+        let parts = [n, 2 * n].map(
             #[inline(always)]
-            |i| simd::load::<S, F>(simd, &lanes[i * n..]),
+            |at| simd::load::<S, F>(simd, &lanes[at..]),
         );
-        let shift = Shift::<S, F>::within_reach(simd, [floor, round]);
-        let mut sum = F::Wide::<S>::load(simd, sums);
+        let shift = Shift::<S, F>::within_reach(simd, parts);
+        let mut top = Top::<S, F>::load(simd, lanes, sums);
         for (i, (line, (next, ahead))) in lines.iter().enumerate() {
             simd.prefetch(&next[at..], *ahead);
             let x = column::<S, F>(simd, line, at);
-            let exp = shift.exp::<false>(simd, x);
-            // In this order a NaN goes to the sum and is passed over by the maxima.
-            max = x.max(max);
-            sum.add(top.min(exp));
-            top = exp.max(top);
+            let exp = top.take(simd, &shift, x);
             if STORE {
                 simd::store::<S, F>(exp, &mut e[(class + i) * step + at..]);
             }
         }
-        simd::store::<S, F>(max, &mut lanes[3 * n..]);
-        simd::store::<S, F>(top, &mut lanes[4 * n..]);
-        sum.save(sums);
+        top.save(lanes, sums);
     }
 }
 
