@@ -32,7 +32,7 @@ test-rust:  ## Run the tests of the Rust core
 test-python: $(ENV)/test.wheel  ## Run the tests of the package, against torch and mpmath
 	$(ENV)/test/bin/python -m pytest
 
-check: $(ENV)/check.wheel docs  ## Check format, lints, types, stubs, documentation, licences, workflows
+check: $(ENV)/check.wheel build/sdist docs  ## Check format, lints, types, stubs, documentation, licences, workflows
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features python -- -D warnings
@@ -42,7 +42,7 @@ check: $(ENV)/check.wheel docs  ## Check format, lints, types, stubs, documentat
 	$(ENV)/check/bin/python -m mypy.stubtest crossent._core crossent.functional crossent.modules \
 		--mypy-config-file pyproject.toml
 	$(PYTHON) tools/third_party.py --check
-	$(PYTHON) tools/check_crate.py
+	$(PYTHON) tools/check_sources.py build/sdist/*.tar.gz
 	$(ENV)/check/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(ENV)/check/bin/zizmor --offline --quiet --persona pedantic .github
 
@@ -75,10 +75,9 @@ wheel: build/wheel.stamp  ## Build the wheel in dist/
 check-wheel: build/wheel.stamp $(ENV)/release.env  ## Check what is in the wheel, and what it needs and exports
 	$(ENV)/release/bin/python tools/check_wheel.py dist/*.whl
 
-sdist: $(ENV)/wheel.env  ## Build the source distribution in build/sdist/; build from it, and compute (minutes)
-	rm -rf build/sdist
-	$(ENV)/wheel/bin/maturin sdist --out build/sdist
-	$(PYTHON) tools/check_sdist.py build/sdist/*.tar.gz
+sdist: build/sdist  ## Package the sources, for pip and for cargo, and build from both (minutes)
+	$(PYTHON) tools/check_sources.py --build build/sdist/*.tar.gz
+	cargo package --locked
 
 matrix: build/wheel.stamp  ## Try the wheel in fresh environments: every Python, oldest and newest NumPy
 	$(PYTHON) tools/matrix.py dist/*.whl
@@ -104,6 +103,11 @@ clean:  ## Remove everything that was built
 	rm -rf build dist .hypothesis
 	find benches examples python tests -name __pycache__ -prune -exec rm -rf {} +
 	cargo clean
+
+.PHONY: build/sdist
+build/sdist: $(ENV)/wheel.env
+	rm -rf $@
+	$(ENV)/wheel/bin/maturin sdist --out $@
 
 # Stamps: the wheel, an environment with its requirements, and that environment with the wheel.
 

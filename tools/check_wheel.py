@@ -26,7 +26,7 @@ from elftools.elf.sections import SymbolTableSection
 ROOT = Path(__file__).resolve().parent.parent
 LARGEST = 3_000_000  # bytes
 # What every Linux of the tag has: the C library and the unwinder.
-SYSTEM = re.compile(r"(libc|libm|libgcc_s|libpthread|libdl)\.so\.\d+|ld-linux[\w-]*\.so\.\d|libc\.so")
+SYSTEM = re.compile(r"lib(c|m|gcc_s|pthread|dl)\.so(\.\d+)?|ld-linux[\w-]*\.so\.\d")
 LICENCES = {"LICENSE", "LICENSE-MIT", "LICENSE-APACHE", "licenses/THIRD_PARTY.md"}
 
 
@@ -158,7 +158,7 @@ def check(path: Path) -> int:
     with zipfile.ZipFile(path) as wheel:
         binary = wheel.read(check_contents(wheel, path, facts))
     check_paths(binary, facts)
-    python, abi, platform = path.stem.split("-")[-3:]
+    python, abi, _platform = path.stem.split("-")[-3:]
     stable = (python, abi) == ("cp310", "abi3")
     free = re.fullmatch(r"cp3\d+t", abi) is not None
     facts.check(stable or free, f"for {python}-{abi}: the stable ABI, or a free-threaded Python")

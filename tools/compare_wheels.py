@@ -1,6 +1,6 @@
 """Compares two wheels bit for bit, and names what differs.
 
-    python tools/compare_wheels.py ONE.whl OTHER.whl
+python tools/compare_wheels.py ONE.whl OTHER.whl
 """
 
 from __future__ import annotations

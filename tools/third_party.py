@@ -26,17 +26,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "licenses"
 
-# The platforms of .github/workflows/release.yml.
-PLATFORMS = (
-    "x86_64-unknown-linux-gnu",
-    "aarch64-unknown-linux-gnu",
-    "x86_64-unknown-linux-musl",
-    "aarch64-unknown-linux-musl",
-    "x86_64-apple-darwin",
-    "aarch64-apple-darwin",
-    "x86_64-pc-windows-msvc",
-)
-
 TEXTS = re.compile(r"(licen[sc]e|copying|notice|unlicense)", re.IGNORECASE)
 
 HEAD = """\
@@ -62,8 +51,11 @@ class Crate:
 
 def metadata() -> dict[str, Any]:
     """What cargo knows of the crates of a wheel, on every platform of a release."""
+    workflow = (ROOT / ".github" / "workflows" / "release.yml").read_text("utf-8")
+    platforms = re.findall(r"^ +- target: (\S+)$", workflow, re.M)
+    assert platforms, "release.yml names no platform"
     command = ["cargo", "metadata", "--format-version", "1", "--locked", "--features", "python"]
-    for platform in PLATFORMS:
+    for platform in platforms:
         command += ["--filter-platform", platform]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout)
@@ -71,7 +63,7 @@ def metadata() -> dict[str, Any]:
 
 
 def linked(graph: dict[str, Any]) -> list[dict[str, Any]]:
-    """The packages that are linked: neither macros, which run in the compiler, nor build scripts."""
+    """The packages that are linked, not macros and what builds, which run before."""
     packages = {package["id"]: package for package in graph["packages"]}
     edges = {node["id"]: node["deps"] for node in graph["resolve"]["nodes"]}
     root = graph["resolve"]["root"]
@@ -120,7 +112,7 @@ def crates() -> list[Crate]:
     for package in linked(metadata()):
         name, version, licence = package["name"], package["version"], package["license"] or ""
         if not permitted(licence, allow):
-            sys.exit(f"{name} {version} has the licence {licence!r}, which deny.toml does not allow")
+            sys.exit(f"{name} {version}: deny.toml does not allow the licence {licence!r}")
         folder = Path(package["manifest_path"]).parent
         files = sorted(path for path in folder.iterdir() if TEXTS.match(path.name))
         texts = tuple(plain(path.read_text("utf-8")) for path in files if path.is_file())
