@@ -32,7 +32,7 @@ test-rust:  ## Run the tests of the Rust core
 test-python: $(ENV)/test.wheel  ## Run the tests of the package, against torch and mpmath
 	$(ENV)/test/bin/python -m pytest
 
-check: $(ENV)/check.wheel build/sdist docs  ## Check format, lints, types, stubs, documentation, licences, workflows
+check: $(ENV)/check.wheel build/sdist docs  ## Check format, lints, types, stubs, docs, licences, workflows
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features python -- -D warnings
@@ -90,7 +90,8 @@ reproducible: $(ENV)/wheel.env  ## Build the wheel of HEAD in two places; compar
 	cargo fetch --locked --quiet
 	mkdir build/reproducible/cargo && ln -s "$(CARGO_HOME)"/* build/reproducible/cargo
 	$(MAKE) -C $(word 1,$(COPIES)) wheel ENV="$(CURDIR)/$(ENV)"
-	$(MAKE) -C $(word 2,$(COPIES)) wheel ENV="$(CURDIR)/$(ENV)" CARGO_HOME="$(CURDIR)/build/reproducible/cargo"
+	$(MAKE) -C $(word 2,$(COPIES)) wheel ENV="$(CURDIR)/$(ENV)" \
+		CARGO_HOME="$(CURDIR)/build/reproducible/cargo"
 	$(PYTHON) tools/compare_wheels.py $(addsuffix /dist/*.whl,$(COPIES))
 
 licenses:  ## Write licenses/: the crates of a wheel, their licences and texts
@@ -115,7 +116,7 @@ build/wheel.stamp: $(SOURCES) $(ENV)/wheel.env
 	rm -rf dist
 	RUSTFLAGS="$(RUSTFLAGS) --remap-path-prefix=$(CARGO_HOME)=cargo" \
 		$(ENV)/wheel/bin/maturin build --release --locked --compression-level 9 --out dist
-	@mkdir -p $(@D) && touch $@
+	mkdir -p $(@D) && touch $@
 
 $(patsubst %,$(ENV)/%.env,wheel demo test check release): $(ENV)/%.env: requirements/%.txt
 	$(PYTHON) -m venv --clear $(ENV)/$*

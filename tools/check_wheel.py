@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LARGEST = 3_000_000  # bytes
 # What every Linux of the tag has: the C library and the unwinder.
 SYSTEM = re.compile(r"lib(c|m|gcc_s|pthread|dl)\.so(\.\d+)?|ld-linux[\w-]*\.so\.\d")
+# What musl's systems do not all have: the wheel brings it, as tools/notices.md says.
+UNWINDER = re.compile(r"libgcc_s-[0-9a-f]+\.so\.1")
 LICENCES = {"LICENSE", "LICENSE-MIT", "LICENSE-APACHE", "licenses/THIRD_PARTY.md"}
 
 
@@ -58,7 +60,10 @@ def check_contents(wheel: zipfile.ZipFile, path: Path, facts: Facts) -> str:
     compiled = [name for name in names if re.fullmatch(r"crossent/_core\.[\w.-]*(so|pyd)", name)]
     facts.check(len(compiled) == 1, f"one compiled module: {', '.join(compiled)}")
     package = {name for name in names if not name.startswith(f"{info}/")} - set(compiled)
-    unlike = package ^ sources()
+    bundled = {name for name in package if name.startswith("crossent.libs/")}
+    unwinder = "musllinux" in path.name and all(UNWINDER.fullmatch(Path(it).name) for it in bundled)
+    facts.check(not bundled or unwinder, f"libraries that it brings {sorted(bundled)}")
+    unlike = (package - bundled) ^ sources()
     facts.check(not unlike, f"{len(package)} files of the package, as in the tree {sorted(unlike)}")
     licences = {name.removeprefix(f"{info}/licenses/") for name in names if "/licenses/" in name}
     facts.check(licences == LICENCES, f"licences: {', '.join(sorted(licences))}")
@@ -103,8 +108,11 @@ def check_elf(binary: bytes, facts: Facts) -> None:
     assert isinstance(dynamic, DynamicSection)
     tags = {tag.entry.d_tag: tag for tag in dynamic.iter_tags()}
     needed = [tag.needed for tag in dynamic.iter_tags("DT_NEEDED")]
-    facts.check(all(SYSTEM.fullmatch(it) for it in needed), f"needs {', '.join(needed)}")
-    facts.check(not tags.keys() & {"DT_RPATH", "DT_RUNPATH"}, "no search path of its own")
+    brought = any(UNWINDER.fullmatch(it) for it in needed)
+    known = all(SYSTEM.fullmatch(it) or UNWINDER.fullmatch(it) for it in needed)
+    facts.check(known, f"needs {', '.join(needed)}")
+    searched = tags.keys() & {"DT_RPATH", "DT_RUNPATH"}
+    facts.check(not searched or brought, "no search path but for a library that it brings")
     facts.check("DT_TEXTREL" not in tags, "no relocation in code")
 
     segments = {segment["p_type"]: segment for segment in elf.iter_segments()}
@@ -125,10 +133,17 @@ def check_manylinux(path: Path, facts: Facts) -> None:
     text = " ".join((shown.stdout + shown.stderr).split())
     found = re.search(r'platform tag: "(\w+)"', text)
     own = path.stem.split("-")[-1]
+    oldest = library(found[1]) if found else None
     facts.check(
-        found is not None and found[1] in own.split("."),
+        oldest is not None and any(oldest <= (library(tag) or ()) for tag in own.split(".")),
         f"auditwheel: {found[1] if found else text}, and the tag is {own}",
     )
+
+
+def library(tag: str) -> tuple[str, int, int] | None:
+    """The C library of a tag, and its version: what a system has to have at least."""
+    found = re.match(r"(many|musl)linux_(\d+)_(\d+)_", tag)
+    return (found[1], int(found[2]), int(found[3])) if found else None
 
 
 def check_abi3(path: Path, facts: Facts) -> None:

@@ -32,8 +32,8 @@ HEAD = """\
 # Third-party notices
 
 Written by `make licenses`. The compiled module of a wheel contains the crates below, which are
-linked statically, and the parts of Rust's standard library that it uses. It contains no other
-code: NumPy and torch are not part of a wheel. Crates that only build or test are not listed.
+linked statically, and the parts of Rust's standard library that it uses. NumPy and torch are not
+part of a wheel; crates that only build or test are not, either.
 """
 
 
@@ -134,7 +134,7 @@ def notices(found: list[Crate]) -> str:
     """THIRD_PARTY.md: a table, then each text once, with the crates that it belongs to."""
     lines = [HEAD, "| crate | version | licence | source |", "|---|---|---|---|"]
     lines += [f"| {it.name} | {it.version} | {it.licence} | {it.source} |" for it in found]
-    lines += ["", (ROOT / "tools" / "standard_library.md").read_text("utf-8")]
+    lines += ["", (ROOT / "tools" / "notices.md").read_text("utf-8")]
     owners: dict[str, tuple[str, list[str]]] = {}
     for it in found:
         for text in it.texts:
