@@ -133,17 +133,18 @@ def check_manylinux(path: Path, facts: Facts) -> None:
     text = " ".join((shown.stdout + shown.stderr).split())
     found = re.search(r'platform tag: "(\w+)"', text)
     own = path.stem.split("-")[-1]
-    oldest = library(found[1]) if found else None
+    kind, *oldest = library(found[1] if found else "")
+    promised = [library(tag) for tag in own.split(".")]
     facts.check(
-        oldest is not None and any(oldest <= (library(tag) or ()) for tag in own.split(".")),
+        any(tag[0] == kind != "" and oldest <= list(tag[1:]) for tag in promised),
         f"auditwheel: {found[1] if found else text}, and the tag is {own}",
     )
 
 
-def library(tag: str) -> tuple[str, int, int] | None:
+def library(tag: str) -> tuple[str, int, int]:
     """The C library of a tag, and its version: what a system has to have at least."""
     found = re.match(r"(many|musl)linux_(\d+)_(\d+)_", tag)
-    return (found[1], int(found[2]), int(found[3])) if found else None
+    return (found[1], int(found[2]), int(found[3])) if found else ("", 0, 0)
 
 
 def check_abi3(path: Path, facts: Facts) -> None:
