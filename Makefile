@@ -77,7 +77,7 @@ check-wheel: build/wheel.stamp $(ENV)/release.env  ## Check what is in the wheel
 
 sdist: build/sdist  ## Package the sources, for pip and for cargo, and build from both (minutes)
 	$(PYTHON) tools/check_sources.py --build build/sdist/*.tar.gz
-	cargo package --locked
+	CARGO_PROFILE_DEV_DEBUG=0 cargo package --locked
 
 matrix: build/wheel.stamp  ## Try the wheel in fresh environments: every Python, oldest and newest NumPy
 	$(PYTHON) tools/matrix.py dist/*.whl
