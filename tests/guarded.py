@@ -274,7 +274,7 @@ def main():
             for layout in layouts.LAYOUTS[1:]:
                 for shape, axis in (((3, 37), 1), ((3, 150), 1), ((2, 5, 19), 1)):
                     walk(name, Call(rng, shape, axis, dtype), layout, note)
-        # Rows that threads share, arrays that they do, and outputs that are written past the caches.
+        # Rows and arrays that threads share, and outputs that are written past the caches.
         crossent.set_num_threads(3)
         for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
             walk(name, Call(rng, (1, 262_147), 1, dtype), layouts.contiguous, note)

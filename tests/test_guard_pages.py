@@ -1,4 +1,4 @@
-"""No call reads or writes a byte beyond its arrays: on every instruction set, against guard pages."""
+"""No call touches a byte beyond its arrays: on every instruction set, against guard pages."""
 
 import os
 import subprocess
