@@ -2,11 +2,13 @@
 
 #![allow(unsafe_code, reason = "views are made of NumPy's raw pointers here")]
 
+use super::call::wrong_type;
 use crate::error::Error;
 use crate::float::{Format, Kind};
+use crate::memory;
 use crate::view::{LARGE, View, ViewMut};
 use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods, npyffi};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -53,9 +55,21 @@ fn as_array<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, 
              ignore_index"
         )));
     }
-    let array = numpy_attribute!(py, "asarray")?.call1((object,)).map_err(|e| {
+    // NumPy's `asarray` knows nothing of DLPack.
+    let by_dlpack =
+        !object.hasattr(intern!(py, "__array__"))? && object.hasattr(intern!(py, "__dlpack__"))?;
+    let convert = if by_dlpack {
+        numpy_attribute!(py, "from_dlpack")?
+    } else {
+        numpy_attribute!(py, "asarray")?
+    };
+    let array = convert.call1((object,)).map_err(|e| {
         // What is not about the object, such as an interrupt, is not ours to rename.
-        if !e.is_instance_of::<PyTypeError>(py) && !e.is_instance_of::<PyValueError>(py) {
+        let is_about_it = e.is_instance_of::<PyTypeError>(py)
+            || e.is_instance_of::<PyValueError>(py)
+            || e.is_instance_of::<PyRuntimeError>(py)
+            || e.is_instance_of::<PyBufferError>(py);
+        if !is_about_it {
             return e;
         }
         let what = format!("{name} must be an array or array-like: {}", e.value(py));
@@ -271,10 +285,7 @@ impl<'py> Array<'py> {
         };
         let fits = given.is_instance_of::<PyUntypedArray>();
         if !fits {
-            return Err(PyTypeError::new_err(format!(
-                "{name} must be a NumPy array, got {}",
-                given.get_type().name()?
-            )));
+            return Err(wrong_type(name, "a NumPy array", given));
         }
         let array = as_array(name, given)?;
         let format = format_of(&array).ok().filter(|f| f.kind == self.format.kind);
@@ -397,11 +408,15 @@ fn overlaps_itself(shape: &[usize], strides: &[isize], size: usize) -> bool {
     if count > 1 << 20 || axes.iter().any(|(step, _)| *step == 0) {
         return true;
     }
-    let mut offsets = vec![0usize];
+    let mut offsets = Vec::new();
+    memory::reserve(&mut offsets, count);
+    offsets.push(0);
     for (step, n) in axes {
-        let so_far = offsets.clone();
+        let so_far = offsets.len();
         for i in 1..n {
-            offsets.extend(so_far.iter().map(|at| at + i * step));
+            offsets.extend_from_within(..so_far);
+            let new = i * so_far;
+            offsets[new..].iter_mut().for_each(|at| *at += i * step);
         }
     }
     offsets.sort_unstable();

@@ -1,0 +1,477 @@
+"""Every argument of every function and class, given what it cannot take: the type of the error, a
+message that names argument, value and place, and no byte changed.
+
+The signatures say what there is to test: an argument without a row fails.
+"""
+
+import functools
+import inspect
+import itertools
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import crossent
+import crossent.functional as F
+from crossent import _core, modules
+
+FLOATING = np.float32
+ROWS, CLASSES = 4, 3
+SHAPE = (ROWS, CLASSES)
+FUNCTIONS = [name for name in F.__all__ if inspect.isfunction(getattr(F, name))]
+MODULES = {function: module for function, module in _core.losses() if module is not None}
+OF_CLASSES = ("cross_entropy", "nll_loss", "token_log_prob")
+FIRST = ("input", "inputs", "logits", "p", "p_logits")
+SECOND = ("target", "targets", "q", "q_logits")
+INTEGERS = [np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)]
+
+
+def arguments_of(name):
+    return inspect.signature(getattr(F, name)).parameters
+
+
+def first_of(name):
+    return next(argument for argument in FIRST if argument in arguments_of(name))
+
+
+def second_of(name):
+    return next((argument for argument in SECOND if argument in arguments_of(name)), None)
+
+
+def has_one_loss_a_row(name):
+    return not (name.startswith("binary") or name in ("kl_div", "soft_margin_loss")) and name not in (
+        "sigmoid_focal_loss", "sigmoid", "logsigmoid",
+    )  # fmt: skip
+
+
+def numbers(shape=SHAPE, dtype=FLOATING):
+    """In (0, 1], so that they are anything: logits, probabilities, weights."""
+    return ((np.arange(np.prod(shape)) % 7 + 1) / 8).reshape(shape).astype(dtype)
+
+
+def base_call(name):
+    """A call that is accepted, in new memory."""
+    call = {first_of(name): numbers()}
+    second = second_of(name)
+    if second is not None:
+        call[second] = np.array([0, 2, 1, 2]) if name in OF_CLASSES else numbers()
+    if arguments_of(name).get("axis") is not None and name in ("softmax", "log_softmax", "logsumexp"):
+        call["axis"] = 1
+    return call
+
+
+class Row(NamedTuple):
+    """What differs from the base call, and the error. The pattern follows the argument's name."""
+
+    case: str
+    change: object
+    error: object
+    pattern: str
+
+
+def values(error, pattern, *given):
+    """An option's values that are refused; `{}` in the pattern is the value."""
+    for value in given:
+        shown = pattern.replace("{}", str(value).replace("(", r"\(").replace(")", r"\)"))
+        yield Row(f"{value!r}"[:30], value, error, shown)
+
+
+def masked(array):
+    return np.ma.masked_array(array, mask=np.zeros(np.shape(array), bool))
+
+
+def kinds(want, shape=SHAPE, integers=False, number_may_be=False):
+    """What is no array of real numbers."""
+    given = [
+        (np.zeros(shape, bool), "bool"),
+        (np.zeros(shape, np.complex64), "complex64"),
+        (np.zeros(shape, np.longdouble), np.dtype(np.longdouble).name),
+        (np.zeros(shape, object), "object"),
+        (np.full(shape, "a"), "<U1"),
+        (np.full(shape, b"a"), r"\|S1"),
+        (np.zeros(shape, "M8[s]"), r"datetime64\[s\]"),
+        (np.zeros(shape, "m8[s]"), r"timedelta64\[s\]"),
+        (np.zeros(shape, [("a", "f4")]), r"\[\('a', '<f4'\)\]"),
+        (np.zeros(shape, "V4"), r"\|V4"),
+        (np.zeros(shape, ml_dtypes.float8_e4m3fn), "float8_e4m3fn"),
+        ("a", "<U1"),
+        ({"a": 1}, "object"),
+        (object(), "object"),
+    ]
+    if not integers:
+        given += [(np.zeros(shape, dtype), dtype.name) for dtype in INTEGERS]
+        given += [(np.zeros(shape, int).tolist(), "int64")]
+    for value, name in given:
+        case = name.replace("\\", "") + (" array" if isinstance(value, np.ndarray) else " object")
+        yield Row(case, value, TypeError, f"must be {want}, got {name}")
+    yield Row("masked", masked(np.ones(shape, FLOATING)), TypeError, "must not be a masked array")
+    yield Row("ragged", [[1.0], [1.0, 2.0]], TypeError, "must be an array or array-like: .*inhomogen")
+
+
+def first(name):
+    yield from kinds("a floating-point array")
+    yield Row("None", None, TypeError, "must be a floating-point array, got object")
+    if "axis" in arguments_of(name) or name.startswith("multilabel"):
+        yield Row("no axis", FLOATING(1), ValueError, "must have at least one axis, got a number")
+
+
+def second(name):
+    want = "a floating-point array" if second_of(name).startswith("q") else "an array of real numbers"
+    yield from kinds(want, integers=not second_of(name).startswith("q"))
+    yield Row("None", None, TypeError, f"must be {want}, got object")
+    of = rf"must have the shape of {first_of(name)} \(4, 3\), got "
+    for shape in ((4,), (3, 4), (4, 3, 1), (1, 3), (), (0,), (12,)):
+        shown = str(shape).replace("(", r"\(").replace(")", r"\)")
+        yield Row(f"shape {shape}", numbers(shape), ValueError, of + shown)
+
+
+def classes(name):
+    """Class indices; of `cross_entropy` also probabilities."""
+    soft = name == "cross_entropy"
+    want = r"an array of integers" + (r" \(class indices\) or of floats \(probabilities\)" if soft else "")
+    yield from kinds(want, (ROWS,), integers=True)
+    yield Row("None", None, TypeError, f"must be {want}, got object")
+    for shape in ((3,), (5,), (4, 3), (4, 1), (), (1,), (0,)):
+        shown = str(shape).replace("(", r"\(").replace(")", r"\)")
+        yield Row(f"shape {shape}", np.zeros(shape, int), ValueError,
+                  rf"must have shape \(4,\) \(class indices for input of shape \(4, 3\)\), got {shown}")  # fmt: skip
+    if soft:
+        for shape in ((4,), (3, 4), (4, 1), ()):
+            shown = str(shape).replace("(", r"\(").replace(")", r"\)")
+            yield Row(f"probabilities of shape {shape}", numbers(shape), ValueError,
+                      rf"must have shape \(4, 3\) \(probabilities .*, got {shown}")  # fmt: skip
+    else:
+        yield Row("floats", np.zeros(ROWS), TypeError, "must be an array of integers, got float64")
+    yield Row("no classes", lambda call: {"input": np.zeros((4, 0), FLOATING)}, IndexError,
+              r"\[0\] = 0 is out of range for 0 classes")  # fmt: skip
+    for at, value in itertools.product((0, 1, 3), (3, -1, 2**31, 2**32, -(2**63))):
+        target = np.zeros(ROWS, int)
+        target[at] = value
+        yield Row(f"{value} at {at}", target, IndexError, rf"\[{at}\] = {value} is out of range for 3 classes")
+    if "ignore_index" in arguments_of(name):
+        yield Row("what was ignored by default", lambda call: {
+            "target": np.array([0, -100, 1, 2]), "ignore_index": 1}, IndexError, r"\[1\] = -100 is")  # fmt: skip
+
+
+def shaped(want, *shapes):
+    for shape in shapes:
+        shown = str(shape).replace("(", r"\(").replace(")", r"\)")
+        yield Row(f"shape {shape}", np.ones(shape, FLOATING), ValueError, f"{want}.*, got {shown}")
+
+
+def weight(name):
+    yield from kinds("an array of real numbers", (CLASSES,), integers=True)
+    if name in OF_CLASSES:
+        yield from shaped(r"must have shape \(3,\), one per class", (4,), (3, 1), (), (0,), (4, 3))
+    else:
+        yield from shaped(rf"must broadcast to the shape of {first_of(name)} \(4, 3\)", (4,), (3, 1), (1, 4, 3), (0,))
+
+
+def sample_weight(name):
+    rows = has_one_loss_a_row(name)
+    yield from kinds("an array of real numbers", (ROWS,) if rows else SHAPE, integers=True)
+    losses = r"must have the shape \(4,\) of the losses" if rows else r"must have the shape \(4, 3\) of the losses"
+    yield from shaped(losses, (3,), (4, 1), (), (0,), *([SHAPE] if rows else [(4,), (3, 4)]))
+
+
+def class_mask(name):
+    for array in (np.ones(SHAPE), np.ones(SHAPE, int), np.ones(SHAPE, object), np.full(SHAPE, "a")):
+        yield Row(f"{array.dtype}", array, TypeError, f"must be an array of booleans, got {array.dtype}")
+    yield Row("list", [1, 1, 0], TypeError, "must be an array of booleans, got int64")
+    yield Row("masked", masked(np.ones(SHAPE, bool)), TypeError, "must not be a masked array")
+    for shape in ((4,), (3, 1), (2, 4, 3), (0,)):
+        shown = str(shape).replace("(", r"\(").replace(")", r"\)")
+        yield Row(f"shape {shape}", np.ones(shape, bool), ValueError,
+                  rf"must broadcast to the input's shape \(4, 3\), got {shown}")  # fmt: skip
+
+
+def axis(name):
+    low, high = (r"\[-2, 2\)", SHAPE)
+    yield from values(ValueError, rf"must be in {low} for .* of shape \(4, 3\), got {{}}", 2, -3, 100, -(2**63))
+    yield from values(ValueError, "must fit 64 bits, got {}", 10**30)
+    yield Row("0.5", 0.5, TypeError, "must be an integer, got float")
+    yield Row("string", "1", TypeError, "must be an integer, got str")
+    yield Row("tuple", (0, 1), TypeError, "must be an integer, got tuple")
+    if arguments_of(name)["axis"].default is not None:
+        yield Row("None", None, TypeError, "must be an integer, got NoneType")
+
+
+def not_numbers(optional):
+    given = [("a", "str"), (1j, "complex"), ([1.0, 2.0], "list"), (np.ones(2), "ndarray"), (object(), "object")]
+    for value, kind in given + ([] if optional else [(None, "NoneType")]):
+        yield Row(kind, value, TypeError, f"must be a number, got {kind}")
+    yield Row("too large", 10**400, ValueError, "must fit a float, got 1000")
+
+
+def option(pattern, *wrong, optional=False):
+    """An option that is a number."""
+    return lambda name: [*not_numbers(optional), *values(ValueError, pattern, *wrong)]
+
+
+def of_the_mean(value):
+    """What is refused where the reduction is none to divide."""
+    def rows(name):
+        for reduction in ("sum", "none"):
+            yield Row(f"with {reduction}", lambda call, r=reduction: {"reduction": r, "SUBJECT": value},
+                      ValueError, f"must not be given where reduction is not 'mean', got \"{reduction}\"")  # fmt: skip
+    return rows
+
+
+def denominator(name):
+    yield from option("must be positive and finite, got {}", 0, -1.5, optional=True)(name)
+    yield from values(ValueError, "must be positive and finite, got (?i:{})", np.nan, np.inf, -np.inf)
+    yield from of_the_mean(2.0)(name)
+
+
+def empty(name):
+    yield from not_numbers(False)
+    yield from of_the_mean(0.0)(name)
+
+
+def positive(optional):
+    def rows(name):
+        yield from not_numbers(optional)
+        yield from values(ValueError, "must be positive and finite, got {}", 0, -1.5)
+        yield from values(ValueError, "must be positive and finite, got (?i:{})", np.nan, np.inf, -np.inf)
+    return lambda name: [row for row in rows(name)]
+
+
+def reduction(name):
+    names = "'none', 'mean', 'batchmean' or 'sum'" if name == "kl_div" else "'none', 'mean' or 'sum'"
+    yield from values(ValueError, f'must be {names}, got "{{}}"', "avg", "", "Mean", "mean ")
+    for value in (None, 1, b"mean", ["mean"]):
+        yield Row(f"{value!r}", value, TypeError, f"must be a string, got {type(value).__name__}")
+
+
+def ignore_index(name):
+    for value, kind in ((1.5, "float"), ("1", "str"), (None, "NoneType"), ([1], "list"), (1j, "complex")):
+        yield Row(kind, value, TypeError, f"must be an integer, got {kind}")
+    yield from values(ValueError, "must fit 64 bits, got {}", 2**63, 2**64 - 1, -(2**63) - 1)
+    yield from values(ValueError, r"must be less than 2\^63 - 1, got {}", 2**63 - 1)
+    if name == "cross_entropy":
+        yield Row("with probabilities", lambda call: {"target": numbers(), "SUBJECT": 1}, ValueError,
+                  "must be negative .*got 1")  # fmt: skip
+
+
+def flag(name):
+    both = name.startswith(("kl_divergence", "js_divergence"))
+    for value in ("a", 1, None, 1.0, [True], np.array([True, False])):
+        if both:
+            yield Row(f"{value!r}", value, ValueError, "must be True, False or 'both', got ")
+        else:
+            yield Row(f"{value!r}", value, TypeError, f"must be a bool, got {type(value).__name__}")
+
+
+def grad_output(name):
+    if name == "token_log_prob":
+        for value in (1.0, (1.0,), (1.0, 2.0, 3.0), "a", np.ones(3)):
+            yield Row(f"{value!r}", value, TypeError, f"must be a pair, .*got {type(value).__name__}")
+        for at in (0, 1):
+            def pair(value, at=at):
+                return tuple(value if i == at else 1.0 for i in range(2))
+            for row in kinds("an array of real numbers", (ROWS,), integers=True):
+                yield Row(f"[{at}] {row.case}", pair(row.change), row.error, rf"\[{at}\] {row.pattern}")
+            yield Row(f"[{at}] shape", pair(np.ones(3)), ValueError,
+                      rf"\[{at}\] must be a number or have target's shape \(4,\), got \(3,\)")  # fmt: skip
+        return
+    reduces = "reduction" in arguments_of(name)
+    losses = r"\(4,\)" if has_one_loss_a_row(name) else r"\(4, 3\)"
+    yield from kinds("an array of real numbers", (), integers=True)
+    of_losses = f"must be a number or have the loss's shape {losses}, got "
+    for shape in ((3,), (4, 4), (1,), (0,)):
+        shown = str(shape).replace("(", r"\(").replace(")", r"\)")
+        change = {"return_grad": True, "SUBJECT": np.ones(shape)}
+        if reduces:
+            yield Row(f"shape {shape} of a number", lambda call, c=change: c, ValueError,
+                      rf"must be a number or have the loss's shape \(\), got {shown}")  # fmt: skip
+            change = {**change, "reduction": "none"}
+        yield Row(f"shape {shape}", lambda call, c=change: c, ValueError, of_losses + shown)
+
+
+def over(argument, shift):
+    """An output that starts `shift` bytes into another argument's memory."""
+    def change(call):
+        taken = call[argument]
+        memory = np.zeros(256, np.uint8)
+        there = memory[64 : 64 + taken.nbytes].view(taken.dtype).reshape(taken.shape)
+        there[...] = taken
+        out = memory[64 + shift : 64 + shift + 48].view(FLOATING).reshape(SHAPE)
+        return {argument: there, "SUBJECT": out}
+    return change
+
+
+def output(name, others=()):
+    yield Row("another shape", np.zeros((3, 4), FLOATING), ValueError,
+              r"must have the input's shape \(4, 3\), got \(3, 4\)")  # fmt: skip
+    for shape in ((12,), (), (0, 3), (4, 3, 1)):
+        yield Row(f"shape {shape}", np.zeros(shape, FLOATING), ValueError, "must have the input's shape")
+    for dtype in (np.float64, np.float16, np.int32, bool, object, "U1", "M8[s]", [("a", "f4")]):
+        yield Row(f"type {dtype}", np.zeros(SHAPE, dtype), TypeError, "must have the input's type float32, got ")
+    for value in (np.zeros(SHAPE).tolist(), memoryview(np.zeros(SHAPE, FLOATING)), 1.0, "a"):
+        kind = type(value).__name__
+        yield Row(kind, value, TypeError, f"must be a NumPy array, got {kind}")
+    yield Row("masked", masked(np.zeros(SHAPE, FLOATING)), TypeError, "must not be a masked array")
+    read_only = np.zeros(SHAPE, FLOATING)
+    read_only.flags.writeable = False
+    yield Row("read-only", read_only, ValueError, "must be writeable, got a read-only array")
+    stride = np.lib.stride_tricks.as_strided
+    yield Row("0-stride", stride(np.zeros(3, FLOATING), SHAPE, (0, 4)), ValueError,
+              r"must not overlap itself, got shape \(4, 3\) with strides \[0, 4\]")  # fmt: skip
+    yield Row("rows that share", stride(np.zeros(12, FLOATING), SHAPE, (4, 4)), ValueError,
+              "must not overlap itself")  # fmt: skip
+    yield Row("elements that share", stride(np.zeros(64, np.uint8).view(FLOATING), SHAPE, (6, 2)),
+              ValueError, "must not overlap itself")  # fmt: skip
+    this = first_of(name)
+    for shift in (-44, -12, -4, 1, 4, 12, 44):
+        yield Row(f"{shift} bytes past {this}", over(this, shift), ValueError, f"must not overlap {this}")
+    yield Row("the input backwards", lambda call: {"SUBJECT": call[this][::-1]}, ValueError,
+              f"must not overlap {this} unless it is {this} itself")  # fmt: skip
+    other = second_of(name)
+    if other is not None:
+        yield Row(f"over {other}", over(other, 4), ValueError, f"must not overlap {other}")
+    arrays = {"weight": (CLASSES,), "pos_weight": (CLASSES,), "class_mask": (CLASSES,)}
+    if "sample_weight" in arguments_of(name):
+        arrays["sample_weight"] = (ROWS,) if has_one_loss_a_row(name) else SHAPE
+    for argument, shape in arrays.items():
+        if argument in arguments_of(name):
+            yield Row(f"over {argument}", lambda call, a=argument, s=shape: over(a, 0)(
+                {a: np.ones(s, bool if a == "class_mask" else FLOATING)}), ValueError,
+                f"must not overlap {argument}")  # fmt: skip
+    upstream = (ROWS,) if has_one_loss_a_row(name) else SHAPE
+    if "grad_output" in arguments_of(name) and name != "token_log_prob":
+        none = {"reduction": "none"} if "reduction" in arguments_of(name) else {}
+        yield Row("over grad_output", lambda call: {**none, **over("grad_output", 0)(
+            {"grad_output": np.ones(upstream, FLOATING)})}, ValueError, "must not overlap grad_output")  # fmt: skip
+
+
+def grad_out(name):
+    yield from output(name)
+    if not name.startswith(("kl_divergence", "js_divergence")):
+        return
+    both = {"return_grad": "both"}
+    for value in (np.zeros(SHAPE, FLOATING), (np.zeros(SHAPE, FLOATING),), 1.0):
+        yield Row(f"no pair: {type(value).__name__}", lambda call, v=value: {**both, "SUBJECT": v}, TypeError,
+                  f"must be a pair of arrays where return_grad is 'both', got {type(value).__name__}")  # fmt: skip
+    for at in (0, 1):
+        for row in output(name):
+            if callable(row.change):
+                continue
+            pair = tuple(row.change if i == at else np.zeros(SHAPE, FLOATING) for i in range(2))
+            yield Row(f"[{at}] {row.case}", lambda call, p=pair: {**both, "SUBJECT": p}, row.error,
+                      rf"\[{at}\] {row.pattern}")  # fmt: skip
+    same = np.zeros(SHAPE, FLOATING)
+    yield Row("the same twice", lambda call: {**both, "SUBJECT": (same, same)}, ValueError,
+              r"\[1\] must not overlap grad_out\[0\]")  # fmt: skip
+    yield Row("swapped", lambda call: {**both, "SUBJECT": (call[second_of(name)], call[first_of(name)])},
+              ValueError, rf"\[0\] must not overlap {second_of(name)}")  # fmt: skip
+
+
+def hess_out(name):
+    yield from output(name)
+    same = np.zeros(SHAPE, FLOATING)
+    yield Row("grad_out", lambda call: {"grad_out": same, "SUBJECT": same}, ValueError,
+              "must not overlap grad_out")  # fmt: skip
+    yield Row("both the input", lambda call: dict.fromkeys(("grad_out", "SUBJECT"), call[first_of(name)]),
+              ValueError, "must not overlap grad_out")  # fmt: skip
+
+
+def base(name):
+    yield from not_numbers(True)
+    yield from values(ValueError, "must be positive.*got {}", 0, -2.5, 1)
+    yield from values(ValueError, "must be positive.*got (?i:{})", np.nan, np.inf)
+
+
+# The rows of each argument, of the function that has it.
+REFUSALS = {
+    **dict.fromkeys(FIRST, first),
+    **dict.fromkeys(SECOND, lambda name: classes(name) if name in OF_CLASSES else second(name)),
+    "weight": weight,
+    "pos_weight": weight,
+    "sample_weight": sample_weight,
+    "class_mask": class_mask,
+    "ignore_index": ignore_index,
+    "reduction": reduction,
+    "axis": axis,
+    "denominator": denominator,
+    "empty": empty,
+    "temperature": positive(optional=False),
+    "softcap": positive(optional=True),
+    "label_smoothing": option(r"must be in \[0, 1\], got (?i:{})", -0.1, 1.5, np.nan, np.inf),
+    "z_loss": option("must be .*got (?i:{})", np.nan, np.inf, -np.inf),
+    "alpha": option(r"must be in \[0, 1\] or negative, got (?i:{})", 1.5, np.nan, np.inf),
+    "gamma": option("must be at least 0 and finite, got (?i:{})", -1.5, np.nan, np.inf),
+    "base": base,
+    "log_target": flag,
+    "keepdims": flag,
+    "return_grad": flag,
+    "return_hess": flag,
+    "grad_output": grad_output,
+    "grad_out": grad_out,
+    "hess_out": hess_out,
+    "out": output,
+}
+
+
+def cases():
+    for name in FUNCTIONS:
+        for argument in arguments_of(name):
+            for row in REFUSALS.get(argument, lambda name: ())(name):
+                yield pytest.param(name, argument, row, id=f"{name} {argument}: {row.case}")
+
+
+def memory_of(value):
+    """The bytes of every array in some arguments."""
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        whole = value if value.base is None or not isinstance(value.base, np.ndarray) else value.base
+        return [value.tobytes(), whole.tobytes()]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [memory_of(each) for each in value] if isinstance(value, list | tuple) else []
+
+
+def of_module(name, /, **arguments):
+    """The same call through the loss's class."""
+    settings = inspect.signature(getattr(crossent, MODULES[name])).parameters
+    options = {k: v for k, v in arguments.items() if k in settings}
+    call = {k: v for k, v in arguments.items() if k not in settings}
+    return getattr(crossent, MODULES[name])(**options)(**call)
+
+
+@pytest.mark.parametrize("name, argument, row", list(cases()))
+def test_refusal(name, argument, row):
+    call = base_call(name)
+    change = row.change(call) if callable(row.change) else {"SUBJECT": row.change}
+    call.update({argument if key == "SUBJECT" else key: value for key, value in change.items()})
+    before = memory_of(call)
+    doors = [getattr(F, name)]
+    if name in MODULES:
+        doors.append(functools.partial(of_module, name))
+    for door in doors:
+        with pytest.raises(row.error, match=f"^{argument}{'' if row.pattern[0] == chr(92) else ' '}{row.pattern}") as raised:
+            door(**call)
+        assert type(raised.value) is row.error
+        assert memory_of(call) == before
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_argument_has_rows(name):
+    for argument in arguments_of(name):
+        assert argument in REFUSALS, f"no row for {argument} of {name}"
+        assert list(REFUSALS[argument](name)), f"no row for {argument} of {name}"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_base_call_is_accepted(name):
+    getattr(F, name)(**base_call(name))
+    if name in MODULES:
+        of_module(name, **base_call(name))
+
+
+@pytest.mark.parametrize("name, module", MODULES.items())
+def test_a_class_has_its_functions_arguments(name, module):
+    cls = getattr(crossent, module)
+    both = [inspect.signature(cls).parameters, inspect.signature(cls.__call__).parameters]
+    assert {*both[0], *both[1]} - {"self"} == set(arguments_of(name))
+    assert set(modules.__all__) == set(MODULES.values())
