@@ -44,7 +44,18 @@ pub(crate) fn collect<T>(all: impl ExactSizeIterator<Item = T>) -> Vec<T> {
     vec
 }
 
+/// A copy.
+///
+/// # Errors
+/// Where memory could not be had.
+pub(crate) fn copied<T: Copy>(slice: &[T]) -> Result<Vec<T>> {
+    caught(|| collect(slice.iter().copied()))
+}
+
 /// A place for the result of each span.
+///
+/// # Errors
+/// Where memory could not be had.
 pub(crate) fn places<T: Clone>(spans: usize) -> Result<Vec<OnceLock<T>>> {
     caught(|| {
         let mut places = Vec::new();

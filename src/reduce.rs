@@ -213,8 +213,8 @@ pub(crate) const NO_INDEX: i64 = i64::MIN;
 pub(crate) struct Census {
     /// The sum of the weights of the rows that count, each 1 without weights.
     counted: Compensated,
-    /// The first row with a class out of range.
-    pub(crate) wrong: Option<usize>,
+    /// The first row with a class out of range, and that class as it was read.
+    pub(crate) wrong: Option<(usize, i64)>,
 }
 
 impl Census {
@@ -231,7 +231,7 @@ impl Census {
         let mut census = Self::default();
         if bad > 0 {
             let is_bad = |t: &i64| Some(*t) != ignore_index && *t as u64 >= classes as u64;
-            census.wrong = target.iter().position(is_bad).map(|at| first + at);
+            census.wrong = target.iter().position(is_bad).map(|at| (first + at, target[at]));
         } else if weight.is_some() || sample.is_some() {
             for (i, &t) in target.iter().enumerate().filter(|(_, t)| Some(**t) != ignore_index) {
                 let of_class = weight.map_or(1.0, |weight| weight[t as usize]);

@@ -302,7 +302,7 @@ fn compute<F: Element, const EXACT: bool>(
             target,
             classes,
             ignore_index: inputs.ignore_index,
-            weight: inputs.weight.clone(),
+            weight: inputs.weight.as_deref().map(memory::copied).transpose()?,
             sample,
             upstream: checked.then_some((upstream, denominator)),
             checked,

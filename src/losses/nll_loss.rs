@@ -39,7 +39,7 @@ pub fn nll_loss(
         target,
         classes,
         ignore_index: inputs.ignore_index,
-        weight: inputs.weight.clone(),
+        weight: inputs.weight.as_deref().map(memory::copied).transpose()?,
         sample,
         upstream: Some((inputs.upstream(&order), denominator)),
         checked: true,

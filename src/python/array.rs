@@ -8,7 +8,7 @@ use crate::float::{Format, Kind};
 use crate::memory;
 use crate::view::{LARGE, View, ViewMut};
 use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods, npyffi};
-use pyo3::exceptions::{PyBufferError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -258,7 +258,15 @@ impl<'py> Array<'py> {
         } else {
             numpy_attribute!(py, "float32")?
         };
-        let array = numpy_attribute!(py, "empty")?.call1((PyTuple::new(py, shape)?, dtype))?;
+        let shape = PyTuple::new(py, shape)?;
+        // Of what no memory can hold NumPy says that it is no value.
+        let array = numpy_attribute!(py, "empty")?.call1((&shape, dtype)).map_err(|e| {
+            if e.is_instance_of::<PyValueError>(py) {
+                PyMemoryError::new_err(format!("out of memory: losses of shape {shape}"))
+            } else {
+                e
+            }
+        })?;
         Ok(Self { array: array.cast_into()?, format: Format::native(kind) })
     }
 
