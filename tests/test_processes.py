@@ -9,27 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from subprocesses import printed
 
 import crossent.functional as F
 
-HERE = Path(__file__).parent
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="what Linux offers")
-
-
-def run(script, *arguments, timeout=300, prefix=(), **environment):
-    """A Python process in the tests' folder: of a file, or of its text."""
-    what = [script] if script.endswith(".py") else ["-c", script]
-    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [*prefix, sys.executable, *what, *arguments],
-        env={**os.environ, "PYTHONPATH": path, **environment},
-        cwd=HERE,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 WORK = """
@@ -98,7 +82,7 @@ def test_child_processes(method, before, tmp_path):
     """A pool of threads does not survive a fork: the child must not wait for it."""
     script = tmp_path / "parent.py"
     script.write_text(CHILDREN)
-    assert run(str(script), method, before).split() == ["done"]
+    assert printed(str(script), method, before).split() == ["done"]
 
 
 @LINUX
@@ -114,7 +98,7 @@ def test_a_child_has_threads_of_its_own():
         "    os._exit(workers())\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), workers())\n"
     )
-    assert run(script).split() == ["2", "2"]
+    assert printed(script).split() == ["2", "2"]
 
 
 RACE = (
@@ -196,7 +180,7 @@ print(*sorted(outcomes))
 
 def test_targets_that_another_thread_changes():
     """A class index is copied, checked and used: one that changes meanwhile is never an address."""
-    outcomes = run(RACE).split()
+    outcomes = printed(RACE).split()
     assert set(outcomes) <= {"answered", "refused"}
     assert "refused" in outcomes
 
@@ -228,7 +212,7 @@ def test_threads_that_cannot_be_started():
         "    os._exit(workers())\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
     )
-    assert run(script).split() == ["3"]
+    assert printed(script).split() == ["3"]
 
 
 def cpus_of_quota(text):
@@ -272,13 +256,13 @@ THREADS = "import crossent; print(crossent.get_num_threads())"
 @LINUX
 def test_as_many_threads_as_cpus_are_allowed(monkeypatch):
     monkeypatch.delenv("CROSSENT_NUM_THREADS", raising=False)
-    found = int(run(THREADS))
+    found = int(printed(THREADS))
     if re.search(r"^\d+:([^:]*,)?cpu(,[^:]*)?:", Path("/proc/self/cgroup").read_text(), re.M):
         assert found <= allowed_cpus()  # The first version's quota lies elsewhere.
     else:
         assert found == allowed_cpus()
     one = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-    assert int(run(one + THREADS)) == 1
+    assert int(printed(one + THREADS)) == 1
 
 
 # A control group with a quota of one CPU, in a mount namespace of its own, and Python in it.
@@ -335,18 +319,18 @@ def test_the_quota_of_a_control_group(tmp_path):
 
 def test_ctrl_c_ends_every_kind_of_long_call():
     """Each would go on for a quarter of a minute at least; the process computes on after it."""
-    report = run("interrupts.py")
+    report = printed("interrupts.py")
     print(report)
     assert len(report.splitlines()) == 17
 
 
 @LINUX
 @pytest.mark.parametrize(
-    "layout, threads", [("float32", 2), ("float16", 1), ("strided", 2), ("Fortran", 1)]
+    "layout, threads", [("float32", 2), ("strided float16", 2), ("Fortran", 1)]
 )
 def test_memory_that_runs_out(layout, threads):
     """A MemoryError or the right answer, of every function, and the right answer after it."""
-    report = run("exhaustion.py", layout, str(threads))
+    report = printed("exhaustion.py", layout, str(threads))
     print(report)
     assert all(int(line.split()[3]) > 0 for line in report.splitlines())
 
@@ -371,4 +355,4 @@ def test_absurd_sizes():
         "    except MemoryError as error:\n"
         "        print(name)\n"
     )
-    assert set(run(script).split()) == set(F.__all__) - {"TokenLogProb"}
+    assert set(printed(script).split()) == set(F.__all__) - {"TokenLogProb"}
