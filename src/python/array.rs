@@ -2,7 +2,6 @@
 
 #![allow(unsafe_code, reason = "views are made of NumPy's raw pointers here")]
 
-use super::call::wrong_type;
 use crate::error::Error;
 use crate::float::{Format, Kind};
 use crate::memory;
@@ -35,6 +34,12 @@ macro_rules! numpy_attribute {
     }};
 }
 pub(super) use numpy_attribute;
+
+/// The error of an argument of another type than it must have.
+pub(super) fn wrong_type(name: &str, want: &str, given: &Bound<'_, PyAny>) -> PyErr {
+    let kind = given.get_type().name().map_or_else(|e| e.to_string(), |n| n.to_string());
+    PyTypeError::new_err(format!("{name} must be {want}, got {kind}"))
+}
 
 /// Whether the object is an ndarray itself, none of its subclasses.
 fn is_plain(object: &Bound<'_, PyAny>) -> bool {

@@ -1,6 +1,6 @@
 //! One call of a loss: from Python's arguments to a detached kernel, and back.
 
-use super::array::{Array, class_axis, numpy_attribute};
+use super::array::{Array, class_axis, numpy_attribute, wrong_type};
 use crate::error::{Error, Result};
 use crate::float::Kind;
 use crate::losses::token_log_prob::{Answers, Gradient, Tokens, token_log_prob};
@@ -139,12 +139,6 @@ impl<'py> Derivatives<'py> {
     fn upstream(&self) -> PyResult<Option<Array<'py>>> {
         self.grad_output.as_ref().map(|g| Array::numbers("grad_output", g)).transpose()
     }
-}
-
-/// The error of an argument of another type than it must have.
-pub(super) fn wrong_type(name: &str, want: &str, given: &Bound<'_, PyAny>) -> PyErr {
-    let kind = given.get_type().name().map_or_else(|e| e.to_string(), |n| n.to_string());
-    PyTypeError::new_err(format!("{name} must be {want}, got {kind}"))
 }
 
 /// An integer that fits; the error names the argument.
