@@ -20,9 +20,7 @@ class Dataset(Protocol):
     def get_weight(self) -> Any: ...
 
 
-def given(
-    first: Any, second: Any, sample_weight: Any
-) -> tuple[Array, Array, Array | None]:
+def given(first: Any, second: Any, sample_weight: Any) -> tuple[Array, Array, Array | None]:
     """Scores, labels and sample weights from either way of calling."""
     if hasattr(second, "get_label"):
         first, second, sample_weight = second.get_label(), first, second.get_weight()

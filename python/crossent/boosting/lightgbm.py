@@ -70,6 +70,7 @@ class _Objective(_losses.Loss):
         """
         return _Metric(self, name, from_logits)
 
+
 class SoftmaxCrossEntropy(_Objective, _losses.Softmax):
     r"""Cross-entropy of the softmax of a score a class.
 
