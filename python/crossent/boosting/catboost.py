@@ -39,8 +39,11 @@ __all__ = ["BinaryCrossEntropy", "FocalLoss", "SoftLabelCrossEntropy", "SoftmaxC
 CEILING = -1e-16
 
 
-class _Metric:
-    """A loss as CatBoost's `eval_metric`: its mean over rows. Made by `objective.metric()`."""
+class CrossentMetric:
+    """A loss as CatBoost's `eval_metric`: its mean over rows. Made by `objective.metric()`.
+
+    CatBoost's logs call a metric by the name of its class.
+    """
 
     def __init__(self, loss: _losses.Loss) -> None:
         self.loss = loss
@@ -69,7 +72,7 @@ class _Metric:
         return error / weight if weight else 0.0
 
 
-class _MultiTargetMetric(_Metric, catboost.MultiTargetCustomMetric):
+class CrossentMultiTargetMetric(CrossentMetric, catboost.MultiTargetCustomMetric):
     pass
 
 
@@ -92,9 +95,9 @@ class _Ranges(_losses.Sigmoid):
     # CatBoost compiles an objective with Numba where that is installed, unless told not to.
     calc_ders_range.no_jit = True  # type: ignore[attr-defined]
 
-    def metric(self) -> _Metric:
+    def metric(self) -> CrossentMetric:
         """The loss as `eval_metric`: the mean over rows by weight; less is better."""
-        return _Metric(self)
+        return CrossentMetric(self)
 
 
 class SoftmaxCrossEntropy(_losses.Softmax):
@@ -150,9 +153,9 @@ class SoftmaxCrossEntropy(_losses.Softmax):
 
     calc_ders_multi.no_jit = True  # type: ignore[attr-defined]
 
-    def metric(self) -> _Metric:
+    def metric(self) -> CrossentMetric:
         """The loss as `eval_metric`: the mean over rows by weight; less is better."""
-        return _Metric(self)
+        return CrossentMetric(self)
 
     def _target_of_row(self, target: Any, classes: int) -> Any:
         index = int(target)
@@ -196,9 +199,9 @@ class SoftLabelCrossEntropy(SoftmaxCrossEntropy, catboost.MultiTargetCustomObjec
         `crossent.functional.cross_entropy`.
     """
 
-    def metric(self) -> _Metric:
+    def metric(self) -> CrossentMetric:
         """The loss as `eval_metric`: the mean over rows by weight; less is better."""
-        return _MultiTargetMetric(self)
+        return CrossentMultiTargetMetric(self)
 
     def _target_of_row(self, target: Any, classes: int) -> Any:
         return target

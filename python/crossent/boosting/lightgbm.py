@@ -29,7 +29,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crossent.boosting import _losses
-from crossent.boosting._callable import Array, Dataset, Metric, given
+from crossent.boosting._callable import Dataset, Metric, given
+from crossent.boosting._losses import Array
 
 __all__ = ["BinaryCrossEntropy", "FocalLoss", "SoftmaxCrossEntropy"]
 
@@ -49,7 +50,7 @@ class _Objective(_losses.Loss):
         y_pred: Array | Dataset,
         weight: Array | None = None,
     ) -> tuple[Array, Array]:
-        """Gradient and second derivatives, of `(labels, scores, weights)` or `(scores, Dataset)`."""
+        """Gradient and second derivatives, by `(labels, scores, weights)` or `(scores, data)`."""
         scores, labels, weight = given(y_true, y_pred, weight)
         grad, hess = self.derivatives(scores, self.target(labels, scores), weight)
         factor = self._factor(scores)
@@ -125,7 +126,7 @@ class SoftmaxCrossEntropy(_Objective, _losses.Softmax):
         y_pred: Array | Dataset,
         weight: Array | None = None,
     ) -> tuple[Array, Array]:
-        """Gradient and second derivatives, of `(labels, scores, weights)` or `(scores, Dataset)`."""
+        """Gradient and second derivatives, by `(labels, scores, weights)` or `(scores, data)`."""
         if self.soft_labels is None:
             return super().__call__(y_true, y_pred, weight)
         scores, _, weight = given(y_true, y_pred, weight)
@@ -137,7 +138,7 @@ class SoftmaxCrossEntropy(_Objective, _losses.Softmax):
         return super().__call__(self.soft_labels, scores, weight)
 
     def _factor(self, scores: Array) -> float:
-        classes = scores.shape[1]
+        classes: int = scores.shape[1]
         return classes / (classes - 1)
 
 

@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 
 from crossent.boosting import _losses
-from crossent.boosting._callable import Array, Dataset, Metric, given
+from crossent.boosting._callable import Dataset, Metric, given
+from crossent.boosting._losses import Array
 
 __all__ = ["BinaryCrossEntropy", "FocalLoss", "SoftmaxCrossEntropy"]
 
@@ -54,7 +55,7 @@ class _Objective(_losses.Loss):
         y_pred: Array | Dataset,
         sample_weight: Array | None = None,
     ) -> tuple[Array, Array]:
-        """Gradient and second derivatives, of `(labels, scores, weights)` or `(scores, DMatrix)`."""
+        """Gradient and second derivatives, by `(labels, scores, weights)` or `(scores, data)`."""
         scores, labels, sample_weight = given(y_true, y_pred, sample_weight)
         grad, hess = self.derivatives(scores, self.target(labels, scores), sample_weight)
         if self._factor != 1.0:
@@ -151,7 +152,7 @@ class FocalLoss(_Objective, _losses.Focal):
     With the cross-entropy $c$ and the probability $m$ of being wrong, each score has $b\, m^\gamma
     c$, where $b$ is $\alpha$ for a positive label and $1 - \alpha$ for a negative one. It is not
     convex: where a row is badly wrong the second derivative is negative. The exact one is taken
-    where it is above the floor, and the floor elsewhere: such a row has its gradient's say in a leaf
+    where it is above the floor, the floor elsewhere: such a row has its gradient's say in a leaf
     and next to none in the leaf's denominator. `min_child_weight` and `lambda` keep the steps of
     leaves with none but such rows finite.
 

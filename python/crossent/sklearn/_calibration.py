@@ -7,7 +7,7 @@ from math import inf
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import check_cv
@@ -29,16 +29,17 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     Its probabilities are $\mathrm{softmax}(z / T)$ of the classifier's logits $z$, with the one
     number $T$ that makes the cross-entropy of rows that the classifier was not fitted to least: see
-    `fit_temperature`. $T > 1$ tempers a classifier that is too sure of itself. Decisions stay as they
-    are.
+    `fit_temperature`. $T > 1$ tempers a classifier that is too sure of itself. Decisions stay as
+    they are.
 
-    The logits are the classifier's `decision_function`, or if it has none its `predict_log_proba`, or
-    the logarithms of its `predict_proba`. A probability of exactly 0, as forests give, would be an
-    infinite loss at any temperature if that class came true: it counts as $2^{-52}$, or as the
-    least probability of its row if that is smaller. $T$ is fitted to logits of each row by a classifier fitted to the other folds;
-    then the classifier is fitted to all rows. A classifier that is fitted already stays as it is if
-    it comes as `sklearn.frozen.FrozenEstimator`: all rows then serve to fit $T$, and should be new
-    to it.
+    The logits are the classifier's `decision_function`, or if it has none its `predict_log_proba`,
+    or the logarithms of its `predict_proba`. A probability of exactly 0, as forests give, would be
+    an infinite loss at any temperature if that class came true: it counts as $2^{-52}$, or as the
+    least other probability of its row if that is smaller.
+
+    $T$ is fitted to logits of each row by a classifier fitted to the other folds; then the
+    classifier is fitted to all rows. A classifier that is fitted already stays as it is if it comes
+    as `sklearn.frozen.FrozenEstimator`: all rows then serve to fit $T$, and should be new to it.
 
     Arguments:
         estimator: The classifier; by default `SoftmaxRegression()`.
@@ -87,9 +88,7 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.cv = cv
         self.bounds = bounds
 
-    def fit(
-        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
-    ) -> TemperatureScaling:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> TemperatureScaling:
         """Fit the classifier and the temperature to rows and classes (N), with a weight a row."""
         X, y = indexable(X, column_or_1d(y, warn=True))
         check_classification_targets(y)

@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.metrics import make_scorer
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 
@@ -18,12 +18,12 @@ Array = NDArray[Any]
 
 
 def log_loss(
-    y_true: ArrayLike,
-    y_proba: ArrayLike,
+    y_true: Any,
+    y_proba: Any,
     *,
     normalize: bool = True,
-    sample_weight: ArrayLike | None = None,
-    labels: ArrayLike | None = None,
+    sample_weight: Any = None,
+    labels: Any = None,
     from_logits: bool = False,
 ) -> float:
     r"""Log loss of predictions: the mean of minus the logarithm of each true class's probability.
@@ -32,9 +32,9 @@ def log_loss(
 
     $$\frac{\sum_i s_i\, (-\log p_{i, y_i})}{\sum_i s_i},$$
 
-    of probabilities as they are: a probability of 0 for what came true is an infinite loss, one of 1
-    none, and a float32 near either counts for what it is. (`sklearn.metrics.log_loss` clips them to
-    $[\varepsilon, 1 - \varepsilon]$ with the type's $\varepsilon$, so that no loss of float32
+    of probabilities as they are: a probability of 0 for what came true is an infinite loss, one of
+    1 none, and a float32 near either counts for what it is. (`sklearn.metrics.log_loss` clips them
+    to $[\varepsilon, 1 - \varepsilon]$ with the type's $\varepsilon$, so that no loss of float32
     exceeds 15.9 or falls below 1.2e-7.) From logits it is the cross-entropy, which a probability
     near 1 no longer knows.
 
@@ -123,7 +123,7 @@ neg_log_loss_logits_scorer = make_scorer(
 neg_log_loss_logits_scorer.__doc__ = """Minus the log loss of `decision_function`, as logits."""
 
 
-def _class_indices(y_true: ArrayLike, labels: ArrayLike | None, columns: int) -> Array:
+def _class_indices(y_true: Any, labels: Any, columns: int) -> Array:
     """The column of each row's class."""
     given = np.asarray(y_true)
     if given.ndim == 2 and given.shape[1] > 1:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from scipy.optimize import minimize
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -85,7 +84,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         *,
         fit_intercept: bool = True,
         class_weight: dict[Any, float] | str | None = None,
-        tol: float = 1e-7,
+        tol: float = 1e-8,
         max_iter: int = 10_000,
     ) -> None:
         self.C = C
@@ -94,13 +93,11 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         self.tol = tol
         self.max_iter = max_iter
 
-    def fit(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
-    ) -> SoftmaxRegression:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SoftmaxRegression:
         """Fit to features (N, features) and classes (N), with a weight a row."""
         for name in ("C", "tol"):
             value = getattr(self, name)
-            if not (isinstance(value, Real) and value > 0):
+            if not (isinstance(value, (int, float, np.number)) and value > 0):
                 raise ValueError(f"{name} must be positive, got {value!r}")
         if not self.max_iter >= 1:
             raise ValueError(f"max_iter must be at least 1, got {self.max_iter!r}")
@@ -121,8 +118,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
                 "maxiter": self.max_iter,
                 "maxfun": 2 * self.max_iter,
                 "gtol": self.tol,
-                # Stop by the gradient alone; as far as rounding lets it.
-                "ftol": 4 * np.finfo(np.float64).eps,
+                # Stop by the gradient alone, or where rounding lets no step be one.
+                "ftol": 0.0,
                 "maxcor": 20,
             },
         )
@@ -136,9 +133,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         self.n_iter_ = int(result.nit)
         return self
 
-    def _weights(
-        self, X: Array, y: Array, target: Array, sample_weight: ArrayLike | None
-    ) -> Array | None:
+    def _weights(self, X: Array, y: Array, target: Array, sample_weight: Any) -> Array | None:
         if sample_weight is None and self.class_weight is None:
             return None
         weight: Array = _check_sample_weight(
@@ -153,28 +148,30 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             raise ValueError("sample_weight and class_weight leave no row with a positive weight")
         return weight
 
-    def decision_function(self, X: ArrayLike) -> Array:
+    def decision_function(self, X: Any) -> Array:
         """Logits (N, K); of two classes (N), the logit of the second."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         logits: Array = X @ self.coef_.T + self.intercept_
         return logits[:, 0] if len(self.classes_) == 2 else logits
 
-    def predict_proba(self, X: ArrayLike) -> Array:
+    def predict_proba(self, X: Any) -> Array:
         """Probabilities (N, K)."""
         logits = self.decision_function(X)
         if logits.ndim == 1:
             return np.stack([F.sigmoid(-logits), F.sigmoid(logits)], axis=1)
-        return F.softmax(logits, axis=1, out=logits)
+        probabilities: Array = F.softmax(logits, axis=1, out=logits)
+        return probabilities
 
-    def predict_log_proba(self, X: ArrayLike) -> Array:
+    def predict_log_proba(self, X: Any) -> Array:
         """Logarithms of the probabilities, also of those that are too small for a float."""
         logits = self.decision_function(X)
         if logits.ndim == 1:
             return np.stack([F.logsigmoid(-logits), F.logsigmoid(logits)], axis=1)
-        return F.log_softmax(logits, axis=1, out=logits)
+        logs: Array = F.log_softmax(logits, axis=1, out=logits)
+        return logs
 
-    def predict(self, X: ArrayLike) -> Array:
+    def predict(self, X: Any) -> Array:
         """The likeliest class of each row."""
         logits = self.decision_function(X)
         best = (logits > 0).astype(np.intp) if logits.ndim == 1 else logits.argmax(axis=1)
@@ -201,7 +198,8 @@ class _Problem:
         self.columns = self.features + fit_intercept
         self.total = float(count) if weight is None else float(weight.sum())
         self.penalty = 1.0 / (C * self.total)
-        self.logits = np.empty((count, self.rows))
+        # Class by class: products with X, sums over rows and the loss are all quicker so.
+        self.logits = np.empty((self.rows, count))
         self._shape_steps()
 
     def _shape_steps(self) -> None:
@@ -254,17 +252,21 @@ class _Problem:
         parameters = self._parameters(place)
         coefficients = np.ascontiguousarray(parameters[:, : self.features])
         if self.fit_intercept:
-            return coefficients, parameters[:, -1].copy()
+            intercepts = parameters[:, -1].copy()
+            if self.rows > 1:
+                # The same number more for every class is the same model.
+                intercepts -= intercepts.mean()
+            return coefficients, intercepts
         return coefficients, np.zeros(self.rows)
 
     def loss(self, place: Array) -> tuple[float, Array]:
         parameters = self._parameters(place)
-        coefficients = parameters[:, : self.features]
-        np.matmul(self.X, coefficients.T, out=self.logits)
+        coefficients = np.ascontiguousarray(parameters[:, : self.features])
+        np.matmul(coefficients, self.X.T, out=self.logits)
         if self.fit_intercept:
-            self.logits += parameters[:, -1]
+            self.logits += parameters[:, -1:]
         # The gradient takes the place of the logits.
-        logits = self.logits[:, 0] if self.rows == 1 else self.logits
+        logits = self.logits[0] if self.rows == 1 else self.logits.T
         loss_of = F.binary_cross_entropy_with_logits if self.rows == 1 else F.cross_entropy
         loss, _ = loss_of(
             logits,
@@ -273,10 +275,10 @@ class _Problem:
             denominator=self.total,
             grad_out=logits,
         )
-        gradient = np.empty_like(parameters)
-        gradient[:, : self.features] = self.logits.T @ self.X
+        gradient = np.empty((self.rows, self.columns))
+        gradient[:, : self.features] = self.logits @ self.X
         gradient[:, : self.features] += self.penalty * coefficients
         if self.fit_intercept:
-            gradient[:, -1] = self.logits.sum(axis=0)
+            gradient[:, -1] = self.logits.sum(axis=1)
         loss = float(loss) + 0.5 * self.penalty * float(np.vdot(coefficients, coefficients))
         return loss, self._gradient(gradient).ravel()

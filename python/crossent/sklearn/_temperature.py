@@ -17,7 +17,7 @@ Array = NDArray[Any]
 # Elements of a block of rows that is worked on at a time.
 BLOCK = 1 << 18
 # A step that is smaller, relatively, is the last.
-TOLERANCE = 1e-13
+TOLERANCE = 1e-12
 ITERATIONS = 200
 
 
@@ -137,7 +137,7 @@ class _Rows:
             raise ValueError("logits must have a row of positive weight")
 
     def blocks(self) -> Any:
-        """Of a block of rows: what each logit has above the target's, whether it counts, weights."""
+        """Of a block of rows: what each logit has above the target's, and the weights."""
         size = max(1, BLOCK // self.classes)
         for start in range(0, len(self.target), size):
             part = slice(start, start + size)
@@ -178,6 +178,13 @@ class _Rows:
         return first, second
 
 
+def _between(below: float, above: float, beta: float) -> float:
+    """A beta between these, at an end of which `beta` is."""
+    if above == inf:
+        return 4.0 * beta
+    return sqrt(below * above) if below else beta / 4.0
+
+
 def _newton(rows: _Rows) -> float:
     """The beta at which L' vanishes; it is known to be there, and L' to rise."""
     below, above, beta = 0.0, inf, 1.0
@@ -191,10 +198,7 @@ def _newton(rows: _Rows) -> float:
             break
         new = beta - first / second if second > 0.0 else -1.0
         if not (below < new < above and isfinite(new)):
-            if above == inf:
-                new = 4.0 * beta
-            else:
-                new = sqrt(below * above) if below else beta / 4.0
+            new = _between(below, above, beta)
         done = abs(new - beta) <= TOLERANCE * beta
         beta = new
         if done:
