@@ -221,8 +221,8 @@ class BinaryCrossEntropy(_Ranges, _losses.Binary):
       h = -(v\,t + 1 - t)\, \sigma(x)\, \sigma(-x)$$
 
     (derivatives of minus the loss), all times the row's weight. Without options it is CatBoost's
-    `Logloss` (`CrossEntropy` for labels between 0 and 1), and `pos_weight` is its
-    `scale_pos_weight`.
+    `Logloss` (`CrossEntropy` for labels between 0 and 1). CatBoost's own `scale_pos_weight` is a
+    weight of rows, which its scores of splits count as well: with `pos_weight` trees may differ.
 
     Arguments:
         pos_weight: The weight of the positive class.

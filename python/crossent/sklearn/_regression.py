@@ -208,6 +208,7 @@ class _Problem:
         penalties = np.full(self.columns, self.penalty)
         penalties[self.features :] = 0.0
         self.factor: Array | None = None
+        self.scale: Array = np.ones(self.columns)
         if self.columns <= GRAM_FEATURES:
             scaled = X if weight is None else X * weight[:, None]
             bound = np.empty((self.columns, self.columns))
