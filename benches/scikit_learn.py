@@ -89,10 +89,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    print(
-        f"scikit-learn {importlib.metadata.version('scikit-learn')}, {crossent.get_num_threads()} threads, "
-        f"{crossent.simd_level()}\n"
-    )
+    version = importlib.metadata.version("scikit-learn")
+    threads, level = crossent.get_num_threads(), crossent.simd_level()
+    print(f"scikit-learn {version}, {threads} threads, {level}\n")
     regressions(options.rows, options.repeats)
     losses(options.rows, options.repeats)
 

@@ -373,7 +373,7 @@ def test_the_fit_is_logistic_regressions(name, weighted, options):
     if name == "digits":
         X, y = X[:600], y[:600]
     weight = np.random.default_rng(0).uniform(0, 3, len(y)) if weighted else None
-    ours = SoftmaxRegression(tol=1e-9, **options).fit(X, y, weight)
+    ours = SoftmaxRegression(tol=1e-10, **options).fit(X, y, weight)
     # For ten classes its Newton's method takes seconds.
     solver = "newton-cg" if name == "digits" else "newton-cholesky"
     theirs = LogisticRegression(solver=solver, tol=1e-12, max_iter=5000, **options)
@@ -383,7 +383,7 @@ def test_the_fit_is_logistic_regressions(name, weighted, options):
     np.testing.assert_allclose(ours.intercept_, theirs.intercept_, atol=1e-5)
     np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-6)
     np.testing.assert_allclose(
-        ours.decision_function(X), theirs.decision_function(X), atol=2e-5, rtol=2e-5
+        ours.decision_function(X), theirs.decision_function(X), atol=1e-4, rtol=1e-5
     )
     assert (ours.classes_ == theirs.classes_).all()
     assert (ours.predict(X) == theirs.predict(X)).all()
