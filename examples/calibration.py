@@ -84,10 +84,18 @@ def demonstrate(path: Path) -> bool:
     images, labels = load_digits(return_X_y=True)
     images = images / 16
     order = np.random.default_rng(0).permutation(len(labels))
-    train, held, test = np.split(order, [300, 1000])
+    train, held, test = np.split(order, [200, 1000])
 
     print(f"A network, fitted to {len(train)} images")
-    network = MLPClassifier((100,), alpha=0.0, max_iter=300, tol=0, random_state=0)
+    network = MLPClassifier(
+        (100,),
+        alpha=0.0,
+        learning_rate_init=0.02,
+        max_iter=300,
+        tol=0,
+        random_state=0,
+        n_iter_no_change=300,
+    )
     with warnings.catch_warnings():
         # It is to be too sure.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -5,7 +5,7 @@
 after training, in the library's own type and memory order. A library's own objective is not to be
 called from outside.
 
-    python benches/boosting.py            # needs: pip install crossent[boosting]
+    python benches/boosters.py            # needs: pip install crossent[boosting]
 """
 
 from __future__ import annotations
