@@ -119,7 +119,7 @@ def focal(digits: Digits) -> bool:
         wrong = ((scores > 0) & ~truth).sum()
         print(f"  {loss!s:36}finds {found[-1]:.1%}, of others {wrong}")
     print()
-    return min(found) > 0.7
+    return bool(min(found) > 0.7)
 
 
 def several_scores(digits: Digits) -> bool:
