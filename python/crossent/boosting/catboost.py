@@ -37,6 +37,8 @@ __all__ = ["BinaryCrossEntropy", "FocalLoss", "SoftLabelCrossEntropy", "SoftmaxC
 
 # Of minus the loss: above what is left of a positive second derivative.
 CEILING = -1e-16
+# CatBoost tries to compile methods with Numba, where that is installed, unless told not to.
+NO_JIT = True
 
 
 class CrossentMetric:
@@ -44,6 +46,8 @@ class CrossentMetric:
 
     CatBoost's logs call a metric by the name of its class.
     """
+
+    no_jit = NO_JIT
 
     def __init__(self, loss: _losses.Loss) -> None:
         self.loss = loss
@@ -77,6 +81,8 @@ class CrossentMultiTargetMetric(CrossentMetric, catboost.MultiTargetCustomMetric
 
 
 class _Ranges(_losses.Sigmoid):
+    no_jit = NO_JIT
+
     def calc_ders_range(self, approxes: Array, targets: Array, weights: Array | None) -> Array:
         """Both derivatives of minus the loss, (N, 2), of a range of rows."""
         ders = np.empty((len(approxes), 2))
@@ -91,9 +97,6 @@ class _Ranges(_losses.Sigmoid):
         if not self.convex:
             np.minimum(ders[:, 1], CEILING, out=ders[:, 1])
         return ders
-
-    # CatBoost compiles an objective with Numba where that is installed, unless told not to.
-    calc_ders_range.no_jit = True  # type: ignore[attr-defined]
 
     def metric(self) -> CrossentMetric:
         """The loss as `eval_metric`: the mean over rows by weight; less is better."""
@@ -133,6 +136,8 @@ class SoftmaxCrossEntropy(_losses.Softmax):
         Prokhorenkova et al., "CatBoost: unbiased boosting with categorical features" (2018).
     """
 
+    no_jit = NO_JIT
+
     def calc_ders_multi(
         self, approxes: Array, target: Any, weight: float
     ) -> tuple[list[float], list[list[float]]]:
@@ -150,8 +155,6 @@ class SoftmaxCrossEntropy(_losses.Softmax):
             hess_out=hess.reshape(-1)[:: len(scores) + 1],
         )
         return ders.tolist(), hess.tolist()
-
-    calc_ders_multi.no_jit = True  # type: ignore[attr-defined]
 
     def metric(self) -> CrossentMetric:
         """The loss as `eval_metric`: the mean over rows by weight; less is better."""
