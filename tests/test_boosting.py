@@ -26,8 +26,6 @@ ROUNDS = 8
 
 every_data = pytest.mark.parametrize("name", DATA)
 weighted = pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
-# Catboost says so of any objective in Python.
-pytestmark = pytest.mark.filterwarnings("ignore:Failed to import numba")
 
 
 def data(name, weighted=False):

@@ -9,7 +9,6 @@ from threadpoolctl import threadpool_limits
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-@pytest.mark.filterwarnings("ignore:Failed to import numba")
 @pytest.mark.parametrize("page", ["boosting", "sklearn"])
 def test_code_of_the_guide(page, tmp_path, monkeypatch):
     """Block after block, in one namespace: later ones use what earlier ones made."""
