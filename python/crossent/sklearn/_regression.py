@@ -63,7 +63,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         TypeError: X is sparse.
 
     Warns:
-        ConvergenceWarning: `max_iter` was not enough.
+        ConvergenceWarning: `tol` was not reached: `max_iter` was not enough, or rounding lets it be
+            no better.
 
     Example:
         >>> from sklearn.datasets import load_wine
@@ -123,9 +124,15 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
                 "maxcor": 20,
             },
         )
-        if result.status == 1:
+        reached = float(np.abs(result.jac).max())
+        if reached > self.tol:
+            why = (
+                f"max_iter={self.max_iter} iterations were not enough"
+                if result.status == 1
+                else "rounding let no step be one"
+            )
             warnings.warn(
-                f"max_iter={self.max_iter} iterations were not enough for tol={self.tol}",
+                f"the fit stopped at a gradient of {reached:.1e}, above tol={self.tol}: {why}",
                 ConvergenceWarning,
                 stacklevel=2,
             )
