@@ -186,6 +186,24 @@ def test_scale_pos_weight_is_pos_weight():
     np.testing.assert_allclose(*scores, rtol=1e-6)
 
 
+def test_catboosts_own_focal_loss():
+    features, labels, _, _ = data("cancer")
+    parameters = catboost_parameters()
+    loss = for_catboost.FocalLoss(alpha=0.25, gamma=2)
+    ours = catboost.CatBoostClassifier(
+        loss_function=loss, eval_metric=loss.metric(), **parameters
+    ).fit(features, labels)
+    builtin = "Focal:focal_alpha=0.25;focal_gamma=2.0"
+    theirs = catboost.CatBoostClassifier(loss_function=builtin, **parameters).fit(features, labels)
+    scores = [m.predict(features, prediction_type="RawFormulaVal") for m in (ours, theirs)]
+    np.testing.assert_allclose(*scores, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        ours.evals_result_["learn"]["CrossentMetric"],
+        theirs.evals_result_["learn"][builtin],
+        rtol=1e-9,
+    )
+
+
 def test_class_weights_are_sample_weights():
     features, labels, _, classes = data("wine")
     by_class = np.array([1.0, 0.25, 3.0])

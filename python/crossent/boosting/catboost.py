@@ -257,7 +257,8 @@ class FocalLoss(_Ranges, _losses.Focal):
     convex: where a row is badly wrong the second derivative of the loss is negative. The exact one
     is taken where it is positive, and $10^{-16}$ elsewhere (minus that, as CatBoost has it): such a
     row has its gradient's say in a leaf and next to none in the leaf's denominator. `l2_leaf_reg`
-    keeps the steps of leaves with none but such rows finite.
+    keeps the steps of leaves with none but such rows finite. CatBoost's own is
+    `Focal:focal_alpha=...;focal_gamma=...`.
 
     Arguments:
         alpha: The balance $\alpha$ of a positive label, in [0, 1]; below 0, no balance.
