@@ -1297,6 +1297,7 @@ def token_log_prob(
         grad_output,
         grad_out,
         False,
+        False,
     )
     tokens = TokenLogProb(*answers)
     return tokens if grad is None else (tokens, grad)

@@ -240,7 +240,7 @@ impl Coefficients<Field> {
 }
 
 /// Numbers of a row that a member of the family may answer besides its loss.
-pub(crate) const MORE: usize = 3;
+pub(crate) const MORE: usize = 4;
 
 /// What a loss says of rows.
 #[derive(Clone, Copy, Debug)]
