@@ -94,7 +94,8 @@ def write_zarr(logits, target):
 
 
 def write_one_zarr(logits, target):
-    zarr.save_array("x.zarr", logits, chunks=(50, 7))
+    made = zarr.create(logits.shape, chunks=(50, 7), dtype=logits.dtype, store="x.zarr")
+    made[:] = logits
     np.save("y.npy", target)
     return "x.zarr", "y.npy"
 
@@ -180,12 +181,12 @@ def test_table(files, data, capsys):
     assert main(["evaluate", "logits.npy", "targets.npy", "--bytes", "1000"]) == 0
     text = capsys.readouterr().out
     want = evaluate(*data, byte_count=1000)
-    assert f"cross-entropy         {want.cross_entropy:.6g} nats" in text
-    assert f"bits per byte         {want.bits_per_byte:.6g}" in text
+    assert re.search(rf"^cross-entropy +{want.cross_entropy:.6g} nats$", text, re.M)
+    assert re.search(rf"^bits per byte +{want.bits_per_byte:.6g}$", text, re.M)
     assert re.search(r"^rows ignored +5$", text, re.M)
     main(["evaluate", "logits.npy", "targets.npy", "--bits", "--per-class", "--worst", "2"])
     text = capsys.readouterr().out
-    assert f"cross-entropy         {want.bits:.6g} bits" in text
+    assert re.search(rf"^cross-entropy +{want.bits:.6g} bits$", text, re.M)
     assert re.search(r"^ *class +rows +bits", text, re.M)
     assert re.search(r"^ *row +target +log-prob", text, re.M)
 
@@ -299,7 +300,7 @@ def test_files_that_cannot_be_used(files, data, capsys):
     np.save("whole.npy", data[1].astype(float))
     assert "target" in error("logits.npy", "whole.npy")
     np.save("objects.npy", np.array([{}], dtype=object))
-    assert "objects.npy cannot be read" in error("objects.npy", "targets.npy")
+    assert "Python objects are not read" in error("objects.npy", "targets.npy")
     ragged = pa.table({"x": [[1.0], [1.0, 2.0]], "n": [1, None]})
     pq.write_table(ragged, "ragged.parquet")
     assert "different lengths" in error("ragged.parquet:x", "targets.npy")
@@ -458,6 +459,7 @@ def test_a_state_is_for_its_own_inputs(files, data, capsys):
     state = json.loads(before)
     (files / "s.json").write_text(json.dumps({**state, "version": 9}))
     assert "s.json has version 9" in run(1)
+    (files / "s.json").write_bytes(before)
     np.save("targets.npy", data[1])
     os.utime("targets.npy", ns=(1, 1))
     assert "targets file differs" in run(1)

@@ -43,7 +43,13 @@ class Source:
 
     def __getitem__(self, rows: slice) -> Any:
         start, stop, _ = rows.indices(self.shape[0])
-        return self._read(start, stop)
+        try:
+            return self._read(start, stop)
+        except Refused:
+            raise
+        except Exception as error:
+            # What is damaged shows where it is read, in the words of who reads the format.
+            raise Refused(f"{self.name} cannot be read: {error}") from error
 
     def viewed(self, dtype: np.dtype[Any]) -> Source:
         """The same bits as another type."""
@@ -85,7 +91,6 @@ def open_array(spec: str) -> Source:
     except (Refused, ImportError):
         raise
     except Exception as error:
-        # A damaged file, in the words of who reads the format.
         raise Refused(f"{path} cannot be read: {error}") from error
 
 

@@ -84,11 +84,10 @@ def evaluate_dask(
     def blocks(name: str, array: Any, shape: tuple[int, ...], like: Any) -> Any:
         if array is None:
             return np.full(input.numblocks, None)
-        if not isinstance(array, da.Array):
-            array = da.from_array(np.asarray(array), chunks=like)
+        array = array if isinstance(array, da.Array) else np.asarray(array)
         if tuple(array.shape) != shape:
             raise ValueError(f"{name} must have the shape {shape}, got {tuple(array.shape)}")
-        return array.rechunk(like).to_delayed()
+        return da.asarray(array).rechunk(like).to_delayed()
 
     number = isinstance(byte_count, (int, np.integer))
     arrays = [
