@@ -64,8 +64,8 @@ pub struct Answers<'a> {
     pub logsumexp: ViewMut<'a>,
     /// How many classes are above the target; integers.
     pub rank: ViewMut<'a>,
-    /// The log-probability of the most likely class.
-    pub top: Option<ViewMut<'a>>,
+    /// The log-probability of the most likely class, and how many classes have it; integers.
+    pub top: Option<[ViewMut<'a>; 2]>,
     /// May be the input's memory.
     pub grad: Option<ViewMut<'a>>,
 }
@@ -131,7 +131,11 @@ impl Settle for Token<'_> {
             second: first,
         };
         let top = zero - row.log;
-        Settled { loss: log_prob, more: [entropy, row.log_sum_exp, row.above, top], factors }
+        Settled {
+            loss: log_prob,
+            more: [entropy, row.log_sum_exp, row.above, top, row.ties],
+            factors,
+        }
     }
 }
 
@@ -187,6 +191,7 @@ fn compute<'a, F: Element>(
     let column = inputs.column(target.clone(), &order);
     inputs.counted(&inputs.census(&column, None, interrupted)?, &column, &order)?;
     let Answers { log_prob, entropy, logsumexp, rank, top, grad } = answers;
+    let [top, ties] = top.map_or([None, None], |both| both.map(Some));
     let of_rows = |view| RowsMut::new(view, None, &order.without(axis));
     let in_place = grad.as_ref().is_some_and(|out| out.as_view().same_memory(input));
     Job::<F, _> {
@@ -207,7 +212,7 @@ fn compute<'a, F: Element>(
             upstream: grad.is_some().then_some(upstream),
         },
         loss: Some(of_rows(log_prob)),
-        more: [Some(entropy), Some(logsumexp), Some(rank), top].map(|view| view.map(of_rows)),
+        more: [Some(entropy), Some(logsumexp), Some(rank), top, ties].map(|view| view.map(of_rows)),
         emission: Emission::Token,
         first: grad.map(|view| RowsMut::new(view, Some(axis), &order)),
         second: None,

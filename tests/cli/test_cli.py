@@ -1,12 +1,15 @@
 """The command line as a user meets it: processes, files, signals, exit codes."""
 
+import fcntl
 import json
 import os
 import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -105,7 +108,9 @@ def write_parquet(logits, target, kind=None):
     lists = pa.FixedSizeListArray.from_arrays(flat, logits.shape[1])
     if kind is not None:
         lists = lists.cast(pa.list_(flat.type))
-    table = pa.table({"logits": lists, "y": target, "name": [f"part {i % 3}" for i in range(len(target))]})
+    table = pa.table(
+        {"logits": lists, "y": target, "name": [f"part {i % 3}" for i in range(len(target))]}
+    )
     pq.write_table(table, "both.parquet", row_group_size=150)
     return "both.parquet:logits", "both.parquet:y"
 
@@ -229,7 +234,9 @@ def test_report(files, data, capsys):
     logits, target = data
     table = pa.table({"y": target, "name": np.where(target > 10, "<b>high</b>", "low")})
     pq.write_table(table, "y.parquet")
-    done = main(["evaluate", "logits.npy", "y.parquet:y", "--group", "y.parquet:name", "--report", "r.html"])
+    done = main(
+        ["evaluate", "logits.npy", "y.parquet:y", "--group", "y.parquet:name", "--report", "r.html"]
+    )
     assert done == 0
     text = (files / "r.html").read_text(encoding="utf-8")
     page = Page(text)
@@ -323,14 +330,22 @@ def test_a_missing_package(files):
     (files / "x.parquet").write_bytes(b"")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 3
-    assert done.stderr == "crossent: error: pyarrow is not installed: pip install 'crossent[eval]'\n"
+    assert (
+        done.stderr == "crossent: error: pyarrow is not installed: pip install 'crossent[eval]'\n"
+    )
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["evaluate"], ["evaluate", "x", "y", "--bins", "0"], ["evaluate", "x", "y", "--top-k", "a"],
-     ["bench", "--shape", "3"], ["other"]],
-)  # fmt: skip
+    [
+        [],
+        ["evaluate"],
+        ["evaluate", "x", "y", "--bins", "0"],
+        ["evaluate", "x", "y", "--top-k", "a"],
+        ["bench", "--shape", "3"],
+        ["other"],
+    ],
+)
 def test_wrong_usage(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
@@ -356,9 +371,9 @@ def test_help_says_how_it_ends():
 
 
 def test_a_reader_that_has_enough(files):
-    with subprocess.Popen(
-        [*CROSSENT, "evaluate", "logits.npy", "targets.npy"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:  # fmt: skip
+    command = [*CROSSENT, "evaluate", "logits.npy", "targets.npy"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
         process.stdout.close()
         assert process.wait(60) == 1
         assert process.stderr.read() == b""
@@ -395,9 +410,8 @@ def interrupted(files, number, *arguments):
     command = ["evaluate", "logits.npy", "targets.npy", "--batch-rows", "7", *arguments]
     reached = files / "reached"
     reached.unlink(missing_ok=True)
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )  # fmt: skip
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", SLOW, *command], **pipes)
     wait_for(lambda: reached.exists() and int(reached.read_text() or 0) >= 21)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -442,7 +456,10 @@ def test_interrupted_without_a_state(files, data):
 
 def test_a_state_is_for_its_own_inputs(files, data, capsys):
     def run(code, *arguments):
-        assert main(["evaluate", "logits.npy", "targets.npy", "--resume", "s.json", *arguments]) == code
+        assert (
+            main(["evaluate", "logits.npy", "targets.npy", "--resume", "s.json", *arguments])
+            == code
+        )
         return capsys.readouterr().err
 
     run(0)
@@ -485,7 +502,9 @@ def test_bench(capsys):
     assert shape["shape"] == [64, 50]
     assert set(shape["loss"]) == {"floor", "crossent", "numpy", "torch", "scipy", "sklearn"}
     assert set(shape["gradient"]) == {"floor", "crossent", "numpy", "torch"}
-    assert all(seconds > 0 for times in (shape["loss"], shape["gradient"]) for seconds in times.values())
+    assert all(
+        seconds > 0 for times in (shape["loss"], shape["gradient"]) for seconds in times.values()
+    )
     assert main([*arguments, "none"]) == 0
     assert re.search(r"^ *crossent +\S+ [mn]?s +1\.00×", capsys.readouterr().out, re.M)
     assert "no other" in refused(capsys, 1, *arguments, "other")
@@ -517,12 +536,12 @@ def test_limits_of_control_groups(tmp_path):
 def test_a_bar_on_a_terminal(files, tqdm):
     """A pseudo-terminal as standard error."""
     master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     script = "" if tqdm else "import sys; sys.modules['tqdm'] = None\n"
     script += "import sys\nfrom crossent.cli import main\nsys.exit(main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", script, "evaluate", "logits.npy", "targets.npy", "--batch-rows", "50"],
-        stdout=subprocess.PIPE, stderr=slave,
-    )  # fmt: skip
+    arguments = ["evaluate", "logits.npy", "targets.npy", "--batch-rows", "50"]
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=slave)
     os.close(slave)
     shown = os.read(master, 1 << 16).decode()
     os.close(master)

@@ -160,8 +160,6 @@ def test_a_private_map_keeps_what_was_written(tmp_path, data):
 # Clusters
 
 
-
-
 @pytest.fixture(scope="module")
 def client():
     from dask.distributed import Client, LocalCluster

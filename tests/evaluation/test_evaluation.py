@@ -111,8 +111,8 @@ def test_divergence_from_a_baseline(rng):
     close(got.kl_divergence, rows.mean(), 1e-9)
     for share, found in zip((0.1, 0.5, 0.99), got.kl_quantiles([0.1, 0.5, 0.99]), strict=True):
         close(found, np.quantile(rows, share, method="inverted_cdf"), 2**-8)
-    close(got.loss_quantiles([0.5])[0],
-          np.quantile(-np.log(q[np.arange(400), target]), 0.5, method="inverted_cdf"), 2**-8)  # fmt: skip
+    losses = -np.log(q[np.arange(400), target])
+    close(got.loss_quantiles([0.5])[0], np.quantile(losses, 0.5, method="inverted_cdf"), 2**-8)
     assert evaluated(base, target, baseline=base).kl_divergence == 0
 
 
@@ -245,6 +245,18 @@ def test_worst_tokens(rng):
         parts.merge(part)
     assert list(map(repr, parts.worst_tokens())) == list(map(repr, whole[:20]))
     assert isinstance(whole[0], Token)
+
+
+def test_a_tie_is_a_fair_draw():
+    """A model that knows nothing is right as often as chance."""
+    nothing = evaluated(np.zeros((64, 16), np.float16), np.arange(64) % 16, {"top_k": (4, 20)})
+    assert (nothing.accuracy, nothing.top_k(4), nothing.top_k(20)) == (1 / 16, 1 / 4, 1)
+    assert nothing.expected_calibration_error == 0
+    two = np.array([[3.0, 3.0, 1.0]] * 3)
+    got = evaluated(two, [0, 1, 2], {"top_k": (2, 3)})
+    assert (got.accuracy, got.top_k(2), got.top_k(3)) == (1 / 3, 2 / 3, 1)
+    infinite = evaluated(np.array([[np.inf, 1.0]]), [0])
+    assert infinite.accuracy == 1
 
 
 def test_limits(rng):
@@ -402,7 +414,7 @@ def test_a_refused_batch_changes_nothing(arguments, error, message):
 
 def test_probabilities_that_are_none():
     p = np.array([[0.5, 0.5], [0.5, 0.1]])
-    with pytest.raises(ValueError, match="those of row 1 add up to 0.6"):
+    with pytest.raises(ValueError, match=r"those of row 1 add up to 0\.6"):
         Evaluation(kind="probabilities").update(p, [0, 1])
     with pytest.raises(ValueError, match="those of row 0 add up to 2"):
         Evaluation(kind="log_probabilities").update(np.zeros((1, 2)), [0])
@@ -443,5 +455,5 @@ def test_parts_that_do_not_fit():
 )
 def test_kept_sums_that_are_damaged(change):
     kept = evaluated(ROWS, [0, 1]).to_dict()
-    with pytest.raises(ValueError, match="kept|bins"):
+    with pytest.raises(ValueError, match=r"kept|bins"):
         Evaluation.from_dict({**kept, **change})

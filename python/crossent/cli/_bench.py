@@ -46,9 +46,7 @@ class Contestant(NamedTuple):
 
 def ours(problem: Problem) -> Contestant:
     x, y, out = problem
-    return Contestant(
-        lambda: F.cross_entropy(x, y), lambda: F.cross_entropy(x, y, grad_out=out)[0]
-    )
+    return Contestant(lambda: F.cross_entropy(x, y), lambda: F.cross_entropy(x, y, grad_out=out)[0])
 
 
 def with_numpy(problem: Problem) -> Contestant:
@@ -108,12 +106,13 @@ def with_scipy(problem: Problem) -> Contestant:
 
 
 def with_sklearn(problem: Problem) -> Contestant:
-    """It takes probabilities, which have to be made first."""
+    """It takes probabilities, which have to be made first; in float64, as it clips those that are
+    below the type's epsilon."""
     metrics = importlib.import_module("sklearn.metrics")
     classes = np.arange(problem.x.shape[1])
 
     def loss() -> Any:
-        p = np.exp(problem.x - problem.x.max(1, keepdims=True))
+        p = np.exp(problem.x - problem.x.max(1, keepdims=True), dtype=np.float64)
         p /= p.sum(1, keepdims=True)
         return metrics.log_loss(problem.y, p, labels=classes)
 

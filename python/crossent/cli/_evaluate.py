@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import signal
 import sys
@@ -252,14 +253,11 @@ class Walk:
         """Keeps the state in a new file here, or where temporary files are."""
         for folder in (".", tempfile.gettempdir()):
             try:
-                made = tempfile.NamedTemporaryFile(
-                    prefix="crossent-", suffix=".json", dir=folder, delete=False
-                )
+                handle, name = tempfile.mkstemp(prefix="crossent-", suffix=".json", dir=folder)
             except OSError:
                 continue
-            made.close()
-            path = Path(made.name)
-            path = Path(path.name) if folder == "." else path
+            os.close(handle)
+            path = Path(Path(name).name) if folder == "." else Path(name)
             self.save(path)
             return path
         raise Refused("interrupted, and there is no place to keep the state: use --resume FILE")

@@ -60,7 +60,7 @@ class Source:
         return Source(self.path, self.key, self.shape, dtype, read)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells this input from others: its size, its time of change and some of its content."""
+        """What tells it from others: its size, when it was changed, some of its content."""
         return {
             "key": self.key,
             "shape": list(self.shape),
@@ -76,7 +76,9 @@ def open_array(spec: str) -> Source:
         raise Refused(f"{path} does not exist")
     kind = path.suffix.lower()
     if path.is_dir() and kind != ".zarr":
-        kind = ".zarr" if any((path / n).exists() for n in ("zarr.json", ".zarray", ".zgroup")) else ""
+        kind = (
+            ".zarr" if any((path / n).exists() for n in ("zarr.json", ".zarray", ".zgroup")) else ""
+        )
     readers = {
         ".npy": open_npy,
         ".npz": open_npz,
@@ -172,7 +174,9 @@ class Unpacked:
         self._begin()
 
     def _begin(self) -> None:
-        self._file = zipfile.ZipFile(self._path).open(self._key + ".npy")
+        with zipfile.ZipFile(self._path) as archive:
+            # It keeps the file open that it is read from.
+            self._file = archive.open(self._key + ".npy")
         self.shape, fortran, self.dtype = npy_header(self._file)
         if fortran and len(self.shape) > 1:
             raise Refused(f"{self._path}:{self._key} is in Fortran's order: save it in C's")
@@ -290,8 +294,8 @@ class Column:
 
 
 def digest(path: Path) -> str:
-    """Of a file: of its size, when it was changed, and blocks of its content. Of a directory: of all
-    its files."""
+    """Of a file: of its size, when it was changed, and blocks of its content. Of a directory: of
+    all its files."""
     hashed = hashlib.blake2b(digest_size=16)
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     blocks = max(2, BLOCKS // len(files))

@@ -67,5 +67,7 @@ def bar(total: int, done: int, unit: str, quiet: bool) -> Bar:
         from tqdm import tqdm
     except ImportError:
         return Plain(total, done, unit, sys.stderr)
-    made: Bar = tqdm(total=total, initial=done, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True)
+    made: Bar = tqdm(
+        total=total, initial=done, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True
+    )
     return made

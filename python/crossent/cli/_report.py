@@ -20,7 +20,8 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #dfe3ea; }
 th:first-child, td:first-child { text-align: left; }
-.scroll { max-height: 32rem; overflow: auto; } .scroll th { position: sticky; top: 0; background: #fff; }
+.scroll { max-height: 32rem; overflow: auto; }
+.scroll th { position: sticky; top: 0; background: #fff; }
 figure { margin: 0; display: inline-block; } figcaption { max-width: 26rem; color: #586175; }
 svg text { font: 11px system-ui, sans-serif; fill: #586175; }
 .bar { fill: #3b6fb6; } .gap { fill: #d9534f; fill-opacity: .45; } .line { stroke: #8b93a5; }

@@ -1,4 +1,4 @@
-"""Where an evaluation stands, in a file: written whole or not at all, and only for its own inputs."""
+"""Where an evaluation stands, in a file: written whole or not at all, for its own inputs alone."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def load(path: Path, run: Mapping[str, Any]) -> tuple[Evaluation, int, str | Non
         if state["format"] != FORMAT:
             raise KeyError("format")
         if state["version"] != VERSION:
-            raise Refused(f"{path} has version {state['version']}, and this crossent reads {VERSION}")
+            raise Refused(
+                f"{path} has version {state['version']}, and this crossent reads {VERSION}"
+            )
         kept, position = state["run"], state["position"]
         for name in run:
             if kept.get(name) != run[name]:
@@ -71,5 +73,5 @@ def load(path: Path, run: Mapping[str, Any]) -> tuple[Evaluation, int, str | Non
     here = crossent.__version__, crossent.simd_level()
     differs = None
     if made != here:
-        differs = f"{path} was made by crossent {made[0]} with {made[1]}, this is {here[0]} with {here[1]}"
+        differs = f"{path} was made by {' with '.join(made)}, and this is {' with '.join(here)}"
     return evaluation, int(position), differs

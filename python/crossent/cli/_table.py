@@ -15,8 +15,8 @@ BITS = 1 / math.log(2)
 
 
 def json_safe(value: Any) -> Any:
-    """Arrays as lists; NaN and infinities as the strings that JSON of protocol buffers has for them,
-    since JSON's numbers have none."""
+    """Arrays as lists; NaN and infinities, which JSON has no numbers for, as the strings that
+    protocol buffers have in JSON."""
     if isinstance(value, dict):
         return {key: json_safe(each) for key, each in value.items()}
     if isinstance(value, np.ndarray):
@@ -68,14 +68,10 @@ def measures(evaluation: Evaluation, bits: bool) -> list[tuple[str, str]]:
         ("confidence", percent(found["confidence"])),
         ("calibration error", percent(found["expected_calibration_error"])),
     ]
-    table += [
-        (f"loss, {share(q)}", amount(value)) for q, value in found["loss_quantiles"].items()
-    ]
+    table += [(f"loss, {share(q)}", amount(value)) for q, value in found["loss_quantiles"].items()]
     if "kl_divergence" in found:
         table.append(("KL from baseline", amount(found["kl_divergence"])))
-        table += [
-            (f"KL, {share(q)}", amount(value)) for q, value in found["kl_quantiles"].items()
-        ]
+        table += [(f"KL, {share(q)}", amount(value)) for q, value in found["kl_quantiles"].items()]
     return table
 
 
@@ -86,7 +82,7 @@ def share(q: str) -> str:
 
 
 def columns(table: dict[str, Any], bits: bool) -> tuple[list[str], list[list[str]]]:
-    """The head and the rows of a table of classes or groups, the largest share of the loss first."""
+    """The head and the rows of a table of classes or groups, by their share of the loss."""
     unit, scale = ("bits", BITS) if bits else ("nats", 1.0)
     there = np.flatnonzero(table["rows"])
     with np.errstate(invalid="ignore"):

@@ -79,7 +79,5 @@ class Cells:
         result = cls(size, columns)
         if kept.keys() != result.columns.keys():
             raise ValueError(f"kept cells must have the columns {', '.join(result.columns)}")
-        result.columns = {
-            name: ExactSums.from_dict(kept[name], size) for name in result.columns
-        }
+        result.columns = {name: ExactSums.from_dict(kept[name], size) for name in result.columns}
         return result

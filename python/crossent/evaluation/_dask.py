@@ -29,9 +29,9 @@ def evaluate_dask(
 ) -> Any:
     r"""Evaluates `dask.array`s, a block at a time where the blocks are, and merges in a tree.
 
-    A block's sums are a pure function of the block, and merging is exact: with any scheduler, number
-    of workers, chunks and order, and also where a worker was lost and its blocks computed again, the
-    result has the same bits, as long as the workers have the same instruction set.
+    A block's sums are a pure function of the block, and merging is exact: with any scheduler,
+    number of workers, chunks and order, and also where a worker was lost and its blocks computed
+    again, the result has the same bits, as long as the workers have the same instruction set.
 
     Arguments:
         input: Logits, or what `kind` says, as a dask array. Classes that are in several chunks are
@@ -48,8 +48,8 @@ def evaluate_dask(
         options: The arguments of `Evaluation`.
 
     Returns:
-        The `Evaluation`. Rows are numbered as those of the whole array, for `worst_tokens`; only the
-        first axis may then have more than one chunk.
+        The `Evaluation`. Rows are numbered as those of the whole array, for `worst_tokens`; only
+        the first axis may then have more than one chunk.
 
     Errors:
         ImportError: dask is not installed.

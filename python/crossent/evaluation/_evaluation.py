@@ -51,22 +51,24 @@ class Evaluation:
     | `cross_entropy`, `bits` | $L = \overline{-\log p_y}$ in nats, and $L / \log 2$ |
     | `perplexity` | $e^L$ |
     | `bits_per_byte` | $\sum w\,(-\log_2 p_y)$ over the bytes that the rows stand for |
-    | `accuracy`, `top_k` | the share of rows whose target has fewer than 1, or k, classes above it |
+    | `accuracy`, `top_k` | the share of rows with fewer than 1, or k, classes above the target |
     | `entropy` | $\overline{-\sum_c p_c \log p_c}$ in nats |
-    | `kl_divergence` | $\overline{D(b \,\Vert\, p)}$ from the baseline's distribution $b$, in nats |
-    | `expected_calibration_error` | $\sum_j \frac{W_j}{W} \lvert a_j - c_j \rvert$ over bins of equal width |
+    | `kl_divergence` | $\overline{D(b \,\Vert\, p)}$ from a baseline $b$, in nats |
+    | `expected_calibration_error` | $\sum_j (W_j / W) \lvert a_j - c_j \rvert$ over equal bins |
 
-    where a bin holds the rows with $\max_c p_c$ in $(j / B, (j + 1) / B]$, of accuracy $a_j$, mean
-    confidence $c_j$ and weight $W_j$.
+    Where the target shares the top with other classes, as it may in 16-bit types, it counts as
+    often as a fair draw among them has it: $k / t$ of $t > k$ classes. A bin holds the rows with
+    $\max_c p_c$ in $(j / B, (j + 1) / B]$, of accuracy $a_j$, mean confidence $c_j$ and weight
+    $W_j$.
 
     What is held takes no more memory with more rows. Every number that a row brings is added
     exactly, and a measure is rounded once, when it is read: evaluations of parts, merged in any
     order, make that of the whole bit for bit.
 
     Arguments:
-        kind: What the input is: `'logits'`, `'log_probabilities'` or `'probabilities'`. Of the last
-            two each row is divided by its sum, which must be 1 to a thousandth (a tenth in 16-bit
-            types).
+        kind: What the input is: `'logits'`, `'log_probabilities'` or `'probabilities'`. Of the
+            last two each row is divided by its sum, which must be 1 to a thousandth (a tenth in
+            16-bit types).
         ignore_index: The class index of rows that do not count.
         temperature: What logits are divided by.
         softcap: Logits become $c \tanh(x / c)$, before the division.
@@ -214,9 +216,7 @@ class Evaluation:
             "entropy": batch.entropy,
             "confidence": batch.confidence,
         }
-        columns |= {
-            name: batch.rank < k for name, k in zip(self._hits, self._ks, strict=True)
-        }
+        columns |= {name: hits(batch, k) for name, k in zip(self._hits, self._ks, strict=True)}
         if batch.kl is not None:
             columns |= {"kl": batch.kl, "kl_weight": np.ones(n, np.bool_)}
         if batch.bytes is not None:
@@ -695,7 +695,11 @@ class Evaluation:
                 "calibration": self._group_calibration.spread(len(bins), bins).to_dict(),
             },
             "worst": [
-                {**token._asdict(), "log_prob": token.log_prob.hex(), "entropy": token.entropy.hex()}
+                {
+                    **token._asdict(),
+                    "log_prob": token.log_prob.hex(),
+                    "entropy": token.entropy.hex(),
+                }
                 for token in self._worst
             ],
         }
@@ -758,6 +762,14 @@ def whole(name: str, value: Any, least: int | None) -> int:
     if least is not None and value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return int(value)
+
+
+def hits(batch: Batch, k: int) -> NDArray[Any]:
+    """Whether the target is among the k most likely classes: where more than k share the top, and it
+    is one of them, the share of draws of k of them that have it."""
+    hit = batch.rank < k
+    tied = batch.ties > k
+    return np.where(tied, k / batch.ties, hit) if tied.any() else hit
 
 
 def exponential(x: float) -> float:

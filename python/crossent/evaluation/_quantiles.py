@@ -130,9 +130,7 @@ class Quantiles:
 
 def middle(key: int) -> float:
     """The number that stands for a bin: its middle; 0 and infinity stand for themselves."""
-    low, high = (
-        float(np.int64(edge << DROPPED_BITS).view(np.float64)) for edge in (key, key + 1)
-    )
+    low, high = (float(np.int64(edge << DROPPED_BITS).view(np.float64)) for edge in (key, key + 1))
     if key == 0 or key >= LAST - 1:
         return low
     return low + (high - low) / 2 if np.isfinite(high) else low

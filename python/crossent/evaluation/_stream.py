@@ -62,8 +62,8 @@ def evaluate(
         class_mask: Booleans that broadcast to the input's shape; False is a class that does not
             exist. Of input's number of axes and length, it is sliced with it.
         batch_rows: How much of the first axis is read at a time; by default about 64 MiB.
-        start: Where on the first axis to start: a run that was interrupted goes on there, `into` the
-            evaluation that it had.
+        start: Where on the first axis to start: a run that was interrupted goes on there, `into`
+            the evaluation that it had.
         into: The evaluation that rows are added to; by default a new one.
         on_batch: Called after each slice with the evaluation and the place of the next slice.
         options: The arguments of a new `Evaluation`.
@@ -72,8 +72,8 @@ def evaluate(
         The evaluation.
 
     Errors:
-        TypeError, ValueError, IndexError: as those of `Evaluation.update`, before the slice that has
-            the error is added.
+        TypeError, ValueError, IndexError: as those of `Evaluation.update`, before the slice that
+            has the error is added.
 
     Example:
         >>> import numpy as np
@@ -117,7 +117,7 @@ def evaluate(
     rows_each = prod(per_row[1:])
     arrays = (input, target, baseline, sample_weight, group, bytes_per_row)
     for first, stop in slices(start, length, batch_rows):
-        part = [None if array is None else array[first:stop] for array in arrays]
+        part: list[Any] = [None if array is None else array[first:stop] for array in arrays]
         of_rows = part[5]
         if bytes_per_row is None and byte_count is not None and stop == length:
             # All of them with the last slice, which every run that ends has once.

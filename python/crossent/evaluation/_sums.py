@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# A number is a sum of digits in base 2**26, at fixed places: digit j counts 2**(26 j). The digits of
-# up to 2**27 numbers, of 2**26 each, add up exactly in float64.
+# A number is a sum of digits in base 2**26, at fixed places: digit j counts 2**(26 j). The digits
+# of up to 2**27 numbers, of 2**26 each, add up exactly in float64.
 BITS = 26
 BASE = 1 << BITS
 BLOCK = 1 << 27
@@ -95,7 +95,7 @@ class ExactSums:
             self._add_integer(int(value), cell)
         kinds = [np.isnan(values), values == inf, values == -inf]
         if not finite.all():
-            found = np.stack([self._by_cell(None, cells[kind]) for kind in kinds])
+            found: Integers = np.stack([self._by_cell(None, cells[kind]) for kind in kinds])
             self._specials = found + (0 if self._specials is None else self._specials)
 
     def _add_integer(self, number: int, cell: int) -> None:
@@ -138,7 +138,7 @@ class ExactSums:
         return result
 
     def _carry(self) -> None:
-        """Makes digits those of the two's complement, without needless ones: equal sums look equal."""
+        """Makes digits those of the two's complement, and no more: equal sums look equal."""
         digits: dict[int, Integers] = {}
         carry = np.zeros(self.size, np.int64)
         place = min(self._places, default=0)

@@ -35,6 +35,8 @@ class Batch:
     entropy: Floats
     # Classes above the target; one more than there are where the row is NaN.
     rank: NDArray[np.int64]
+    # How many classes share the top, where the target is one of them; else 1.
+    ties: NDArray[np.int64]
     # The probability of the most likely class.
     confidence: Floats
     # Of the baseline's distribution from this one.
@@ -57,7 +59,9 @@ class Reading:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {self.kind!r}")
+            raise ValueError(
+                f"kind must be one of {', '.join(map(repr, KINDS))}, got {self.kind!r}"
+            )
         if self.kind != "logits" and not (self.temperature == 1 and self.softcap is None):
             raise ValueError(f"temperature and softcap are of logits, and kind is {self.kind!r}")
         # Refuses what the kernels would refuse later, in their words.
@@ -79,7 +83,7 @@ class Reading:
         if class_mask is not None and self.kind != "logits":
             raise ValueError(f"class_mask is of logits, and kind is {self.kind!r}")
         masked = isinstance(target, np.ma.MaskedArray)
-        target = target if masked else np.asarray(target)
+        target = np.asanyarray(target) if masked else np.asarray(target)
         shape = target.shape
         weight = per_row("sample_weight", sample_weight, shape)
         counts = target != self.ignore_index
@@ -100,7 +104,7 @@ class Reading:
             False,
             True,
         )
-        log_prob, entropy, log_sum, rank, top = map(np.ravel, answers)
+        log_prob, entropy, log_sum, rank, top, ties = map(np.ravel, answers)
         place = np.flatnonzero(counts)
 
         def kept(values: Array) -> Array:
@@ -127,6 +131,7 @@ class Reading:
             loss=loss,
             entropy=kept(entropy).astype(np.float64),
             rank=rank,
+            ties=np.where(rank == 0, kept(ties), 1),
             confidence=np.exp(kept(top).astype(np.float64)),
             kl=kl,
             weight=None if weight is None else kept(weight.ravel()),
