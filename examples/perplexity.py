@@ -60,7 +60,7 @@ def windows(text: bytes) -> tuple[Array, Array]:
 
 def logits_of(tables: Array, contexts: Array) -> Array:
     """The sum of the rows that a context names, one of each table."""
-    total = tables[0][contexts[:, 0]].astype(np.float32)
+    total: Array = tables[0][contexts[:, 0]].astype(np.float32)
     for place in range(1, CONTEXT):
         total += tables[place][contexts[:, place]]
     return total
@@ -97,7 +97,8 @@ def as_int8(tables: Array) -> Array:
     """Each row as integers of 8 bits, times a number of its own; and back."""
     scale = np.abs(tables).max(-1, keepdims=True) / 127
     codes = np.round(tables / np.where(scale == 0, 1, scale)).astype(np.int8)
-    return codes.astype(np.float32) * scale
+    restored: Array = codes.astype(np.float32) * scale
+    return restored
 
 
 def measured(tables: Array, base: Array | None, contexts: Array, following: Array) -> Evaluation:

@@ -765,8 +765,8 @@ def whole(name: str, value: Any, least: int | None) -> int:
 
 
 def hits(batch: Batch, k: int) -> NDArray[Any]:
-    """Whether the target is among the k most likely classes: where more than k share the top, and it
-    is one of them, the share of draws of k of them that have it."""
+    """Whether the target is among the k most likely classes; where it is one of more than k that
+    share the top, how often it is among k that are drawn of them."""
     hit = batch.rank < k
     tied = batch.ties > k
     return np.where(tied, k / batch.ties, hit) if tied.any() else hit
