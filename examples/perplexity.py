@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import bz2
 import sys
 import sysconfig
 from pathlib import Path
@@ -138,8 +137,6 @@ def main() -> int:
             f"{name:10} {each.perplexity:10.4f} {each.bits_per_byte:10.5f} "
             f"{each.accuracy:9.2%} {each.expected_calibration_error:7.2%}"
         )
-    compressed = 8 * len(bz2.compress(text)) - 8 * len(bz2.compress(text[:cut]))
-    print(f"bzip2, of the same bytes after the others: {compressed / len(held_out):.5f} bits/byte")
 
     print("divergence from float32, in nats: mean, " + ", ".join(f"{q:.0%}" for q in SHARES))
     for name in ("float32", "float16", "int8"):
