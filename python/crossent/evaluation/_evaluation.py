@@ -37,7 +37,8 @@ class Token(NamedTuple):
 
     def order(self) -> tuple[bool, float, int]:
         """The least likely first, NaN before them; then by row."""
-        return (not isnan(self.log_prob), self.log_prob, self.row)
+        unknown = isnan(self.log_prob)
+        return (not unknown, 0.0 if unknown else self.log_prob, self.row)
 
 
 class Evaluation:
@@ -404,7 +405,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share of rows whose target no class is above."""
+        """The share of rows whose target no class is above; of ties, a fair draw."""
         return self._total.mean(HIT)
 
     def top_k(self, k: int) -> float:
