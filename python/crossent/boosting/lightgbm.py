@@ -18,7 +18,7 @@ by the scores and $s$ the row's weight, LightGBM takes as second derivatives
 $$h = \frac{K}{K - 1}\, s\, p (1 - p) \quad\text{of $K$ classes}, \qquad
   h = s\, p (1 - p) \quad\text{of two};$$
 
-so do these objectives.
+so do these objectives. The factor is that of Friedman's algorithm for several classes.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ class SoftmaxCrossEntropy(_Objective, _losses.Softmax):
         (array([[ 0.25,  0.25, -0.75,  0.25]]), array([[0.25, 0.25, 0.25, 0.25]]))
 
     Reference:
-        Ke et al., "LightGBM: A Highly Efficient Gradient Boosting Decision Tree" (2017).
+        Ke et al., "LightGBM: A Highly Efficient Gradient Boosting Decision Tree" (2017); Friedman,
+        "Greedy function approximation: a gradient boosting machine" (2001).
     """
 
     def __init__(

@@ -18,7 +18,8 @@ as second derivatives
 $$h = \max(2 s\, p (1 - p),\ 10^{-16}) \quad\text{of several classes}, \qquad
   h = \max(s\, p (1 - p),\ 10^{-16}) \quad\text{of two};$$
 
-so do these objectives. The factor 2 is that of Friedman, Hastie and Tibshirani's diagonal bound.
+so do these objectives. With the factor 2 the diagonal bounds the whole Hessian, in whose rows
+absolute values sum to $2 p (1 - p)$.
 
 The parameter `objective` is still of use beside `obj`: it is what `predict` and built-in metrics
 make of the scores.
@@ -106,8 +107,7 @@ class SoftmaxCrossEntropy(_Objective, _losses.Softmax):
          array([[0.375, 0.375, 0.375, 0.375]], dtype=float32))
 
     Reference:
-        Chen and Guestrin, "XGBoost: A Scalable Tree Boosting System" (2016); Friedman, Hastie and
-        Tibshirani, "Additive logistic regression" (2000).
+        Chen and Guestrin, "XGBoost: A Scalable Tree Boosting System" (2016).
     """
 
     _factor = 2.0
