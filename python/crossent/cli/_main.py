@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Who reads has seen enough; what is still buffered must not fail once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.REFUSED
+        return int(Exit.REFUSED)
     except ImportError as error:
         return told(error, Exit.MISSING)
     except (Refused, OSError) as error:
@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return told("interrupted", Exit.INTERRUPTED)
 
 
-def told(message: object, code: Exit) -> Exit:
+def told(message: object, code: Exit) -> int:
     """The error in one line."""
     print(f"crossent: error: {' '.join(str(message).split())}", file=sys.stderr)
-    return code
+    return int(code)

@@ -458,7 +458,7 @@ class Evaluation:
             >>> evaluation = Evaluation()
             >>> evaluation.update([[0.0, 0.0], [0.0, 20.0]], [0, 1])
             >>> evaluation.loss_quantiles([0.5, 1.0])
-            [2.0590960048139095e-09, 0.693359375]
+            [2.061153620314381e-09, 0.6931471805599453]
         """
         return self._losses.at(q)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import nan
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -23,19 +23,20 @@ class Quantiles:
     Every octave has 128 bins of equal width, so that a bin is a range of float64's bit patterns and
     no rounding decides where a number goes. Bins are counted: summaries of parts merge to that of
     the whole, in any order, exactly; and there are no more than $2^{18}$, 2 MiB, whatever is added.
-    Only those between the smallest and the largest number are kept.
+    Only those between the smallest and the largest number are kept, and these two numbers, exactly.
 
     Example:
         >>> from crossent.evaluation import Quantiles
         >>> quantiles = Quantiles()
         >>> quantiles.add([0.0, 0.25, 1.0, 3.0, 1000.0])
         >>> quantiles.at([0.2, 0.5, 1.0])
-        [0.0, 1.00390625, 998.0]
+        [0.0, 1.00390625, 1000.0]
     """
 
     def __init__(self) -> None:
         self._first = 0
         self._counts = np.zeros(0, np.int64)
+        self._least, self._most = inf, -inf
         self.nans = 0
 
     @property
@@ -50,10 +51,13 @@ class Quantiles:
             raise ValueError("values must not be negative")
         there = ~np.isnan(values)
         # Adding 0 makes -0.0 a plain one.
-        keys = (values[there] + 0.0).view(np.int64) >> DROPPED_BITS
+        numbers = values[there] + 0.0
+        keys = numbers.view(np.int64) >> DROPPED_BITS
         if keys.size:
             first = int(keys.min())
             self._include(first, np.bincount(keys - first))
+            self._least = min(self._least, float(numbers.min()))
+            self._most = max(self._most, float(numbers.max()))
         self.nans += len(values) - len(keys)
 
     def _include(self, first: int, counts: NDArray[np.int64]) -> None:
@@ -73,11 +77,13 @@ class Quantiles:
     def merge(self, other: Quantiles) -> None:
         """Adds the numbers of another."""
         self._include(other._first, other._counts)
+        self._least, self._most = min(self._least, other._least), max(self._most, other._most)
         self.nans += other.nans
 
     def at(self, q: Iterable[float]) -> list[float]:
         """For each q in [0, 1]: the middle of the bin with the least number that at least a share q
-        of all do not exceed; NaN of no numbers, or where some were NaN."""
+        of all do not exceed; the smallest and the largest of all are exact. NaN of no numbers, or
+        where some were NaN."""
         shares = [float(share) for share in q]
         if not all(0 <= share <= 1 for share in shares):
             raise ValueError("q must be in [0, 1]")
@@ -86,7 +92,12 @@ class Quantiles:
             return [nan] * len(shares)
         upto = np.cumsum(self._counts)
         ranks = np.maximum(np.ceil(np.array(shares) * total), 1)
-        return [middle(self._first + int(i)) for i in np.searchsorted(upto, ranks)]
+        found = []
+        for rank, i in zip(ranks.tolist(), np.searchsorted(upto, ranks).tolist(), strict=True):
+            ends = {1: self._least, total: self._most}
+            inside = min(max(middle(self._first + i), self._least), self._most)
+            found.append(ends.get(rank, inside))
+        return found
 
     def bins(self) -> list[tuple[float, float, int]]:
         """The bins that have numbers: their least number, the least of the next, how many."""
@@ -109,6 +120,7 @@ class Quantiles:
         return {
             "bins": (there + self._first).tolist(),
             "counts": self._counts[there].tolist(),
+            "ends": [self._least.hex(), self._most.hex()],
             "nans": self.nans,
         }
 
@@ -124,6 +136,7 @@ class Quantiles:
             dense = np.zeros(int(bins.max() - bins.min()) + 1, np.int64)
             dense[bins - bins.min()] = counts
             result._include(int(bins.min()), dense)
+        result._least, result._most = map(float.fromhex, kept["ends"])
         result.nans = int(kept["nans"])
         return result
 

@@ -182,9 +182,12 @@ def give_back(array: NDArray[Any] | None) -> None:
     if mode != "r" or not isinstance(base, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
         return
     assert array is not None
-    low, high = np.lib.array_utils.byte_bounds(array)
+    reach = [(n - 1) * step for n, step in zip(array.shape, array.strides, strict=True)]
+    at = array.__array_interface__["data"][0]
+    low = at + sum(far for far in reach if far < 0)
+    high = at + sum(far for far in reach if far > 0) + array.itemsize
     origin = np.frombuffer(base, np.uint8).__array_interface__["data"][0]
     # Pages that it shares with its neighbours are given back, too; who needs them reads them again.
     first = (low - origin) // mmap.PAGESIZE * mmap.PAGESIZE
-    if high > low:
+    if array.size:
         base.madvise(mmap.MADV_DONTNEED, first, high - origin - first)
