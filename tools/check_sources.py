@@ -3,7 +3,8 @@
     python tools/check_sources.py SDIST.tar.gz
     python tools/check_sources.py SDIST.tar.gz --build
 
-Both are compared with the files that git tracks. --build also does what a user's pip does: it
+Both are compared with the files that git tracks, or where there is no repository (sources that were
+unpacked) with those that are there. --build also does what a user's pip does: it
 builds a wheel from the source distribution alone, installs it in a new environment and computes
 with it. That build is not optimised, to be quick: what it shows is that nothing is missing.
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FILES = {"Cargo.toml", "Cargo.lock", "README.md", "CHANGELOG.md", "benches/kernels.rs"}
 CRATE = ("LICENSE", "licenses/", "src/")
+BUILT = (".pyc", ".so")
 # What cargo and maturin add.
 ADDED = {"Cargo.toml.orig", ".cargo_vcs_info.json"}
 QUICK = {
@@ -33,6 +35,15 @@ QUICK = {
 def printed(*command: str) -> set[str]:
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     return {line.replace("\\", "/") for line in done.stdout.splitlines()}
+
+
+def sources() -> set[str]:
+    """The files of the project, without what was built."""
+    if (ROOT / ".git").exists():
+        # Whoever owns the folder: nothing in it is run.
+        return printed("git", "-c", "safe.directory=*", "ls-files")
+    files = (path for path in ROOT.rglob("*") if path.is_file() and path.suffix not in BUILT)
+    return {path.relative_to(ROOT).as_posix() for path in files}
 
 
 def compare(what: str, found: set[str], wanted: set[str]) -> bool:
@@ -48,7 +59,7 @@ def compare(what: str, found: set[str], wanted: set[str]) -> bool:
 
 def check_lists(sdist: Path) -> bool:
     """Whether both hold what they need, and nothing else."""
-    tracked = printed("git", "ls-files")
+    tracked = sources()
     crate = {name for name in tracked if name in FILES or name.startswith(CRATE)}
     listed = printed("cargo", "package", "--list", "--allow-dirty", "--quiet") - ADDED
     fine = compare("the crate", listed, crate)
