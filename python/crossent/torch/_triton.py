@@ -345,12 +345,14 @@ def _exp_slope(x, m, own, HALF: tl.constexpr):
 
 
 @triton.jit
-def _bounded(d, bound):
-    """A multiple of probabilities, no further from 0 than the factor, which the rounding of an
-    exponential may take it."""
-    limit = tl.abs(bound)[:, None]
-    d = tl.minimum(d, limit, propagate_nan=tl.PropagateNan.ALL)
-    return tl.maximum(d, -limit, propagate_nan=tl.PropagateNan.ALL)
+def _bounded(d, bound, HALF: tl.constexpr):
+    """A multiple of probabilities, no further from 0 than the factor. The rounding of the maximum's
+    exponential may take it there; with HALF that is a power of two."""
+    if not HALF:
+        limit = tl.abs(bound)[:, None]
+        d = tl.minimum(d, limit, propagate_nan=tl.PropagateNan.ALL)
+        d = tl.maximum(d, -limit, propagate_nan=tl.PropagateNan.ALL)
+    return d
 
 
 @triton.jit
@@ -580,6 +582,7 @@ def _cross_entropy_kernel(
         # What is not read has a gradient of 0.
         a = tl.where(live, a, tl.zeros_like(a))
         b = tl.where(live, b, tl.zeros_like(b))
+        bound = tl.where(live, bound, tl.zeros_like(bound))
         m = tl.where(live, m, tl.zeros_like(m))
         if not SOFT:
             at_target = -hard * other + mass * p
@@ -620,7 +623,7 @@ def _cross_entropy_kernel(
                         q = q * w[None, :]
                     d = d - b[:, None] * q
                 else:
-                    d = _bounded(d, bound)
+                    d = _bounded(d, bound, HALF)
                 if CAP:
                     d = d * slope
                 _store(out, cols, inside, d, HINTS)
@@ -697,7 +700,8 @@ def _shard_slope_kernel(
     odds = tl.load(rest + rows, mask=counted, other=0.0)
     below = tl.load(gap + rows, mask=counted, other=0.0)
     m = highest.to(T)
-    _, small, k = _unit(m)
+    # The offset by a name that no loop has.
+    _offset, small, k = _unit(m)
     own = _own(small, k) / _room(m)
     p = tl.exp(-below) / (1.0 + odds)
     # Not the maximum's class it has half of the probability at most, and nothing cancels.
@@ -724,7 +728,7 @@ def _shard_slope_kernel(
             read = _inside(counted, cols, classes, TAIL, ROWS, BLOCK)
             x = _load_last(row, cols, read, T, HINTS)
             e, _ = _exp_slope(x, m, own, HALF)
-            d = _bounded(a[:, None] * e, bound)
+            d = _bounded(a[:, None] * e, bound, HALF)
             if SMOOTH:
                 d = d - b[:, None]
             _store(out, cols, inside, d, HINTS)
@@ -789,7 +793,7 @@ def _token_kernel(
             # In this order, so that the room is used.
             d = a[:, None] * (e * (far - centre[:, None]))
             if TARGET:
-                d = d - _bounded(b[:, None] * e, bound)
+                d = d - _bounded(b[:, None] * e, bound, HALF)
             _store(out, cols, inside, d, True)
         if TARGET:
             _set_target(out, y, at_target, there)
