@@ -1,12 +1,15 @@
 """The kernels for torch tensors on a GPU, beside torch's and Liger's.
 
-Times are medians of interleaved runs between events of the GPU. The rate counts the bytes that must
+Times are medians of interleaved runs between events of the GPU, which is kept busy while the host
+prepares each: what waits for the GPU itself pays for that, and nothing else does. The rate counts the bytes that must
 move, every input read once and every output written once, over the time; its share is of what a
 large copy reaches. Peak memory is what a call allocates beside its inputs. Answers are checked
 against float64 before anything is timed. What writes its gradient over the logits has them restored
 before each run, which is not timed: gradients of gradients are nearly equal, and no logits.
 
-The module is loaded from its file: neither the package nor its extension need be installed.
+The module is loaded from its file: neither the package nor its extension need be installed. Where
+they are, the losses of crossent.torch are timed as well, through autograd, from the call to the
+gradient; the one over a sharded vocabulary in a group of one process.
 """
 
 from __future__ import annotations
@@ -34,8 +37,11 @@ CLASSES = (32000, 128256, 262144)
 # Compiling takes longer than everything else: torch.compile is for these sizes alone.
 COMPILED = {(4096, 32000), (4096, 128256)}
 OTHERS = (8192, 32000)
+AUTOGRAD = (4096, 128256)
 REPEATS, QUICK_REPEATS = 11, 5
 WARM_UP = 2
+# Cycles, of about a millisecond, that the host is ahead by.
+HEAD_START = 2_000_000
 
 Call = Callable[[], Any]
 
@@ -93,6 +99,7 @@ def race(
         for name, pairs in times.items():
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             before_run[name]()
+            torch.cuda._sleep(HEAD_START)
             start.record()
             calls[name]()
             end.record()
@@ -186,6 +193,31 @@ def cross_entropy(
         calls["Liger, in place"] = lambda: torch.autograd.grad(peer.apply(leaf, y, None)[0], leaf)
     restore = {name: lambda: own.copy_(x) for name in calls if name.endswith("in place")}
     show("loss and gradient", shape, kind, 2 * bytes_needed, copy, race(calls, repeats, restore))
+
+
+def by_autograd(shape: tuple[int, int], kind: str, copy: float, repeats: int) -> None:
+    """The losses as programs call them."""
+    import torch.distributed as dist
+
+    from crossent import torch as ct
+
+    n, classes = shape
+    x = torch.empty(shape, dtype=TYPES[kind], device=DEVICE).normal_(0, 3)
+    y = torch.randint(0, classes, (n,), device=DEVICE)
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+    own = x.clone()
+    leaf = own.detach().requires_grad_()
+    calls: dict[str, Call] = {
+        "crossent": backward(x, lambda a: ct.cross_entropy(a, y)),
+        "crossent, vocab-parallel": backward(x, lambda a: ct.vocab_parallel_cross_entropy(a, y)),
+        "torch": backward(x, lambda a: F.cross_entropy(a, y)),
+    }
+    peer = liger()
+    if peer is not None:
+        calls["Liger, in place"] = lambda: torch.autograd.grad(peer.apply(leaf, y, None)[0], leaf)
+    restore = {"Liger, in place": lambda: own.copy_(x)}
+    show("by autograd", shape, kind, 2 * x.nbytes, copy, race(calls, repeats, restore))
+    dist.destroy_process_group()
 
 
 def entropy(a: torch.Tensor) -> torch.Tensor:
@@ -383,8 +415,15 @@ def main() -> None:
         (f"others {kind}", functools.partial(others, kernels, OTHERS, kind, copy, repeats, late))
         for kind in kinds
     ]
+    if importlib.util.find_spec("crossent") is not None:
+        jobs[4:4] = [
+            (f"by autograd {kind}", functools.partial(by_autograd, AUTOGRAD, kind, copy, repeats))
+            for kind in kinds
+        ]
+    else:
+        print("crossent is not installed: nothing by autograd", file=sys.stderr)
     if options.quick:
-        jobs = [*jobs[:4], *jobs[6:7]]
+        jobs = jobs[:4] + [job for job in jobs if job[0].startswith(("by autograd", "others"))]
     skipped = []
     for name, job in jobs:
         if late():

@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+import warnings
 from pathlib import Path
 
 import ml_dtypes
@@ -15,13 +16,22 @@ from options import cross_entropy as reference_of_options
 from reference import GRAD_BAR, LOSS_BAR, assert_within, cross_entropy
 
 from crossent import torch as ct
+from crossent.torch import _ops, _parallel
 
-SIZES = {2: [5, 1200], 3: [1, 30, 7]}
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+WAYS = ("whole rows", "fused") if _ops.HAS_TRITON else ("whole rows",)
+"""By the kernels of whole rows, and by those of slices: without a GPU, in Triton's interpreter."""
+SIZES = {
+    ("whole rows", 2): [5, 1200],
+    ("whole rows", 3): [1, 30, 7],
+    ("fused", 2): [5, 20],
+    ("fused", 3): [1, 30, 7],
+}
 """Of the slices, by how many processes there are."""
 
 
-def problems():
-    """Logits and options, by name; targets are of 8 rows."""
+def problems(way, ranks):
+    """Names, logits, targets of 8 rows, and options."""
     g = torch.Generator().manual_seed(5)
 
     def normal(classes, scale=3.0):
@@ -30,47 +40,67 @@ def problems():
     def targets(classes):
         return torch.randint(0, classes, (8,), generator=g)
 
-    for ranks, sizes in SIZES.items():
-        classes = sum(sizes)
-        for kind, scale in (("usual", 3.0), ("confident", 60.0), ("large", 1e4)):
-            x = normal(classes, scale)
-            for reduction in ("mean", "sum", "none"):
-                yield ranks, f"{kind} {reduction}", x, targets(classes), {"reduction": reduction}
-        x, y = normal(classes, 20.0), normal(classes, 20.0).argmax(1)
-        yield ranks, "right", x, x.argmax(1), {"reduction": "none"}
-        yield ranks, "tied", torch.ones_like(x), y, {"reduction": "none"}
-        ignoring = y.clone()
-        ignoring[2] = ignoring[5] = -100
-        yield ranks, "ignored", x, ignoring, {}
-        yield ranks, "all ignored", x, torch.full((8,), -100), {"empty": 0.25}
-        yield ranks, "smoothed", x / 10, ignoring, {"label_smoothing": 0.1}
-        yield ranks, "smoothed whole", x / 10, y, {"label_smoothing": 1.0, "reduction": "sum"}
-        yield ranks, "almost smoothed", x / 10, y, {"label_smoothing": 0.99, "reduction": "none"}
-        yield ranks, "z-loss", x / 10, ignoring, {"z_loss": 0.05, "label_smoothing": 0.2}
-        weight = torch.tensor([1.0, 0.0, 2.0, 0.5, 1.0, 3.0, 1.0, 1.0])
-        yield ranks, "weighted", x, y, {"sample_weight": weight}
-        yield ranks, "divided", x, y, {"denominator": 3.0}
+    classes = sum(SIZES[way, ranks])
+    # What is not of the kernels is there once; an interpreter takes its time.
+    reductions = ("mean", "sum", "none") if way == "whole rows" else ("none",)
+    for kind, scale in (("usual", 3.0), ("confident", 60.0), ("large", 1e4)):
+        x = normal(classes, scale)
+        for reduction in reductions:
+            yield f"{kind} {reduction}", x, targets(classes), {"reduction": reduction}
+    x, y = normal(classes, 20.0), normal(classes, 20.0).argmax(1)
+    yield "right", x, x.argmax(1), {"reduction": "none"}
+    yield "tied", torch.ones_like(x), y, {"reduction": "none"}
+    ignoring = y.clone()
+    ignoring[2] = ignoring[5] = -100
+    yield "ignored", x, ignoring, {}
+    yield "all ignored", x, torch.full((8,), -100), {"empty": 0.25}
+    yield "smoothed", x / 10, ignoring, {"label_smoothing": 0.1}
+    yield "smoothed whole", x / 10, y, {"label_smoothing": 1.0, "reduction": "sum"}
+    yield "almost smoothed", x / 10, y, {"label_smoothing": 0.99, "reduction": "none"}
+    yield "z-loss", x / 10, ignoring, {"z_loss": 0.05, "label_smoothing": 0.2}
+    weight = torch.tensor([1.0, 0.0, 2.0, 0.5, 1.0, 3.0, 1.0, 1.0])
+    yield "weighted", x, y, {"sample_weight": weight}
+    yield "divided", x, y, {"denominator": 3.0}
+
+
+def by_slices(ranks):
+    """From here on by the fused kernels; gloo carries what the host has."""
+    if DEVICE == "cpu":
+        warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of infinities
+        _parallel._fused = lambda x: True
+    if ranks == 2:
+        # Programs of one row, which has several blocks.
+        kernels = _ops.triton()
+        kernels.LOSS_BLOCK = kernels.GRAD_BLOCK = kernels.TILE = 16
+    gather = _parallel._each_rank
+    _parallel._each_rank = lambda x, group: gather(x.cpu(), group).to(x.device)
 
 
 def run(rank, ranks, folder, dtype):
     torch.set_num_threads(1)
     store = dist.FileStore(str(Path(folder) / "store"), ranks)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks)
-    bounds = np.cumsum([0, *SIZES[ranks]])
     answers = {}
-    for of, name, x, y, options in problems():
-        if of != ranks:
-            continue
-        shard = x.to(dtype)[:, bounds[rank] : bounds[rank + 1]].contiguous().requires_grad_()
-        loss = ct.vocab_parallel_cross_entropy(shard, y, **options)
-        upstream = torch.linspace(0.5, 2.0, max(loss.numel(), 1), dtype=loss.dtype)
-        loss.backward(upstream.reshape(loss.shape) if loss.ndim else upstream[0])
-        with torch.no_grad():
-            again = ct.vocab_parallel_cross_entropy(shard, y, **options)
-        assert torch.equal(again, loss) or bool(again.isnan().all())
-        answers[name] = (loss.detach(), shard.grad)
-    answers["edges"] = edges(rank, bounds, dtype)
-    refuses(rank, bounds)
+    for way in WAYS:
+        device = DEVICE if way == "fused" else "cpu"
+        if way == "fused":
+            by_slices(ranks)
+        bounds = np.cumsum([0, *SIZES[way, ranks]])
+        mine = slice(bounds[rank], bounds[rank + 1])
+        for name, x, y, options in problems(way, ranks):
+            shard = x.to(dtype)[:, mine].contiguous().to(device).requires_grad_()
+            y = y.to(device)
+            options = {k: v.to(device) if torch.is_tensor(v) else v for k, v in options.items()}
+            loss = ct.vocab_parallel_cross_entropy(shard, y, **options)
+            upstream = torch.linspace(0.5, 2.0, max(loss.numel(), 1), dtype=loss.dtype).to(device)
+            loss.backward(upstream.reshape(loss.shape) if loss.ndim else upstream[0])
+            if way == "whole rows":
+                with torch.no_grad():
+                    again = ct.vocab_parallel_cross_entropy(shard, y, **options)
+                assert torch.equal(again, loss) or bool(again.isnan().all())
+            answers[way, name] = (loss.detach().cpu(), shard.grad.cpu())
+        answers[way, "edges"] = edges(int(bounds[-1]), mine, dtype, device)
+        refuses(rank, bounds)
     torch.save(answers, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -91,13 +121,12 @@ def edge_rows(classes):
     return x
 
 
-def edges(rank, bounds, dtype):
-    x = edge_rows(int(bounds[-1])).to(dtype)
-    shard = x[:, bounds[rank] : bounds[rank + 1]].contiguous().requires_grad_()
-    loss = ct.vocab_parallel_cross_entropy(shard, torch.zeros(len(EDGES), dtype=torch.int8),
-                                           reduction="none")  # fmt: skip
+def edges(classes, mine, dtype, device):
+    shard = edge_rows(classes).to(dtype)[:, mine].contiguous().to(device).requires_grad_()
+    target = torch.zeros(len(EDGES), dtype=torch.int8, device=device)
+    loss = ct.vocab_parallel_cross_entropy(shard, target, reduction="none")
     loss.sum().backward()
-    return loss.detach(), shard.grad
+    return loss.detach().cpu(), shard.grad.cpu()
 
 
 def refuses(rank, bounds):
@@ -157,24 +186,22 @@ def test_shards_are_the_whole(ranks, dtype):
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(run, (ranks, folder, dtype), ranks)
         answers = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(ranks)]
-    for of, name, x, y, options in problems():
-        if of != ranks:
-            continue
-        x = x.to(dtype)
-        losses = [found[name][0] for found in answers]
-        grad = torch.cat([found[name][1] for found in answers], 1)
-        assert all(torch.equal(loss, losses[0]) for loss in losses), name
-        check(name, x, y, options, losses[0], grad)
-    x = edge_rows(sum(SIZES[ranks])).to(dtype).requires_grad_()
-    want = ct.cross_entropy(x, torch.zeros(len(EDGES), dtype=torch.int64), reduction="none")
-    want.sum().backward()
-    got = answers[0]["edges"][0]
-    grad = torch.cat([found["edges"][1] for found in answers], 1)
-    torch.testing.assert_close(got, want.detach(), rtol=1e-6, atol=0, equal_nan=True)
-    torch.testing.assert_close(grad, x.grad, equal_nan=True)
+    for way in WAYS:
+        for name, x, y, options in problems(way, ranks):
+            losses = [found[way, name][0] for found in answers]
+            grad = torch.cat([found[way, name][1] for found in answers], 1)
+            assert all(torch.equal(loss, losses[0]) for loss in losses), (way, name)
+            check(way, name, x.to(dtype), y, options, losses[0], grad)
+        x = edge_rows(sum(SIZES[way, ranks])).to(dtype).requires_grad_()
+        want = ct.cross_entropy(x, torch.zeros(len(EDGES), dtype=torch.int64), reduction="none")
+        want.sum().backward()
+        got = answers[0][way, "edges"][0]
+        grad = torch.cat([found[way, "edges"][1] for found in answers], 1)
+        torch.testing.assert_close(got, want.detach(), rtol=1e-6, atol=0, equal_nan=True)
+        torch.testing.assert_close(grad, x.grad, equal_nan=True)
 
 
-def check(name, x, y, options, loss, grad):
+def check(way, name, x, y, options, loss, grad):
     """Against long double: within the bars of losses that one process computes."""
     kind = str(x.dtype).removeprefix("torch.")
     upstream = np.linspace(0.5, 2.0, max(loss.numel(), 1)).reshape(loss.shape)
@@ -190,16 +217,18 @@ def check(name, x, y, options, loss, grad):
         answer, slope, _ = reference_of_options(wide, y.numpy(), grad_output=upstream, **given)
         # This reference subtracts logarithms.
         scale, bar = np.abs(upstream) + 0 * slope, 4.0
-    assert_within(loss, answer, bar, what=name)
+    assert_within(loss, answer, bar, what=f"{way}, {name}")
     # The share of float64 has the error of its logarithm; smoothing rounds what is rounded.
     bar = 12.0 if kind == "float64" else GRAD_BAR[kind]
     bar += 1.0 if "label_smoothing" in given and bar < 1.0 else 0.0
+    # The interpreter cuts float32 off to bfloat16; a GPU rounds.
+    bar += 0.5 if kind == "bfloat16" and way == "fused" and DEVICE == "cpu" else 0.0
     if kind == "bfloat16":
         rows = ml_dtypes.bfloat16
         got = grad.float().numpy().astype(rows)
     else:
         got = grad.numpy()
-    assert_within(got, slope, bar, scale, what=f"{name}, gradient")
+    assert_within(got, slope, bar, scale, what=f"{way}, {name}, gradient")
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)

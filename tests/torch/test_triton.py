@@ -220,6 +220,21 @@ def test_the_smallest_losses_are_not_lost():
     assert_within(numpy(grad), want.grad, 6.0)
 
 
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_no_probability_is_above_1(name):
+    """Of rows that are sure of another class, and of maxima that are no powers of two."""
+    x = tensor(np.arange(96.0)[:, None] * [0.337, 0.0] + [70.0, 0.0], TYPES[name])
+    target = torch.ones(96, dtype=torch.int64, device=DEVICE)
+    _, grad = K.cross_entropy(x, target, reduction="sum", grad=True)
+    assert grad.abs().max() == 1
+    ones, zeros = torch.ones(96, device=DEVICE), torch.zeros(96, device=DEVICE)
+    *_, grad = K.token_log_prob(x, target, grad_output=(ones, zeros))
+    assert grad.abs().max() == 1
+    rows = (x[:, 0].double(), zeros.double(), (x[:, 0] - x[:, 1]).double(), ones.double())
+    live = torch.ones(96, dtype=torch.bool, device=DEVICE)
+    assert K.shard_slope(x, target, live, 0, rows, classes=2).abs().max() == 1
+
+
 def test_ties_at_the_maximum():
     x = tensor(np.full((4, 5), 1e8), torch.float32)
     x[1] = torch.tensor([3.0, 3.0, -1.0, 3.0, 2.0])

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crossent import _core
 from crossent import functional as F
 from crossent.torch import _composed as composed
 
@@ -28,7 +29,9 @@ except ImportError:
     BFLOAT16 = None
 
 PLAIN = (Tensor, torch.nn.Parameter)
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# Looked up here once, as small losses feel it.
+F16, BF16 = torch.float16, torch.bfloat16
+FLOATS = (F16, BF16, torch.float32, torch.float64)
 HAS_TRITON = find_spec("triton") is not None
 # From this many bytes on NumPy asks for large pages.
 LARGE = 1 << 22
@@ -46,7 +49,7 @@ def array(x: Tensor) -> NDArray[Any]:
     """A tensor's memory as an array. NumPy has no bfloat16 of its own."""
     if x.requires_grad:
         x = x.detach()
-    if x.dtype == torch.bfloat16:
+    if x.dtype == BF16:
         view: NDArray[Any] = x.view(torch.int16).numpy().view(BFLOAT16)
         return view
     plain: NDArray[Any] = x.numpy()
@@ -178,7 +181,11 @@ def transformed() -> bool:
 
 def in_memory(tensors: Tensors) -> bool:
     """Whether each is a tensor of the CPU, and of no other kind."""
-    return all(x is None or (type(x) in PLAIN and x.is_cpu) for x in tensors)
+    # Not by `all`, whose generator takes twice the time.
+    for x in tensors:  # noqa: SIM110
+        if x is not None and not (type(x) in PLAIN and x.is_cpu):
+            return False
+    return True
 
 
 def unsized(x: Tensor) -> Tensor:
@@ -280,7 +287,7 @@ class Operator:
         needs = grads > 0
         # What a gradient in float16 would lose before it is scaled by the upstream gradient is
         # not lost: it is computed when that is known.
-        if x.dtype == torch.float16:
+        if x.dtype == F16:
             grads = 0
         usual = ordinary()
         if (not usual and transformed()) or self.composes(tensors, options):
@@ -289,10 +296,9 @@ class Operator:
         if usual and in_memory(tensors):
             # The same without the dispatcher, which takes longer than a small loss.
             if needs:
-                others = tensors[self.inputs :]
-                direct: Tensor = _Direct.apply(
-                    self, options, grads, others, *tensors[: self.inputs]
-                )
+                found = self._run(tensors, options, None, grads)
+                inputs = tensors[: self.inputs]
+                direct: Tensor = _Direct.apply(self, options, grads, tensors, found, *inputs)
                 return direct
             return self._run(tensors, options, None, 0)[0]
         return self.op(*tensors, *options, None, grads)[0]
@@ -325,18 +331,19 @@ class Operator:
     def _run(
         self, tensors: Tensors, options: Options, upstream: Tensor | None, grads: int
     ) -> tuple[Tensor, list[Tensor]]:
+        given = arrays(*tensors)
+        if grads == 0:
+            return tensor(self.cpu(*given, *options)), []
         # Outputs are written whole or, where an argument is refused, given to nobody.
         outs = [buffer_like(x) for x in tensors[:grads] if x is not None]
-        if not outs:
-            return tensor(self.cpu(*arrays(*tensors), *options)), outs
-        loss, *_ = self.cpu(
-            *arrays(*tensors),
+        found = self.cpu(
+            *given,
             *options,
             return_grad=True if grads == 1 else "both",
             grad_output=None if upstream is None else array(upstream),
             grad_out=array(outs[0]) if grads == 1 else tuple(map(array, outs)),
         )
-        return tensor(loss), outs
+        return tensor(found[0]), outs
 
     def _cpu(self, *arguments: Any) -> tuple[Tensor, ...]:
         tensors, (*options, upstream, grads) = arguments[: self.count], arguments[self.count :]
@@ -421,12 +428,15 @@ class Operator:
 
 
 class _Direct(torch.autograd.Function):
+    """What was found becomes the result of a node: all in a tuple, as what is an input of its own is
+    no result. The extension is not called from `forward`, where each call costs twice the time."""
+
     @staticmethod
     def forward(
-        ctx: Any, operator: Operator, options: Options, grads: int, others: Tensors, *inputs: Any
-    ) -> Tensor:
-        tensors = inputs + others
-        loss, slopes = operator._run(tensors, options, None, grads)
+        ctx: Any, operator: Operator, options: Options, grads: int, tensors: Tensors,
+        found: tuple[Tensor, list[Tensor]], *inputs: Any,
+    ) -> Tensor:  # fmt: skip
+        loss, slopes = found
         if operator.inputs > 1:
             # The extension has the second gradient with the first alone.
             slopes = [
@@ -440,9 +450,9 @@ class _Direct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
         operator: Operator = ctx.operator
-        needs = ctx.needs_input_grad[4:] + (False,) * (operator.count - operator.inputs)
+        needs = ctx.needs_input_grad[5:] + (False,) * (operator.count - operator.inputs)
         found = operator.gradients(ctx, g, needs)
-        return None, None, None, None, *found[: operator.inputs]
+        return None, None, None, None, None, *found[: operator.inputs]
 
 
 def scaled(slope: Tensor, factor: Tensor) -> Tensor:
@@ -486,12 +496,14 @@ def _cross_entropy_shape(
 def _cross_entropy_cpu(
     input: Any, target: Any, weight: Any, sample_weight: Any, mask: Any, ignore_index: int,
     reduction: str, label_smoothing: float, axis: int, temperature: float, softcap: float | None,
-    z_loss: float, denominator: float | None, empty: float, **gradient: Any,
+    z_loss: float, denominator: float | None, empty: float, return_grad: Any = False,
+    grad_output: Any = None, grad_out: Any = None,
 ) -> Any:  # fmt: skip
-    return F.cross_entropy(
-        input, target, weight, ignore_index, reduction, label_smoothing, axis=axis,
-        temperature=temperature, softcap=softcap, class_mask=mask, z_loss=z_loss,
-        sample_weight=sample_weight, denominator=denominator, empty=empty, **gradient,
+    # Not through the function of crossent.functional: keywords take longer than a small loss.
+    return _core.cross_entropy(
+        input, target, weight, ignore_index, reduction, (sample_weight, denominator, empty),
+        label_smoothing, (temperature, softcap, mask), z_loss, axis, return_grad, grad_output,
+        grad_out, False, None,
     )  # fmt: skip
 
 
@@ -500,7 +512,7 @@ def rows_of(x: Tensor, axis: int) -> Tensor:
     return x.movedim(axis, -1).flatten(0, -2) if x.ndim > 1 else x.unsqueeze(0)
 
 
-def _unrows(slope: Tensor | None, like: Tensor, axis: int) -> Tensor | None:
+def unrows(slope: Tensor | None, like: Tensor, axis: int) -> Tensor | None:
     if slope is None:
         return None
     if like.ndim == 1:
@@ -528,7 +540,7 @@ def _cross_entropy_cuda(
     )  # fmt: skip
     if reduction == "none":
         loss = loss.reshape(without(input.shape, axis, "input"))
-    return loss, _unrows(slope, input, axis)
+    return loss, unrows(slope, input, axis)
 
 
 CROSS_ENTROPY_TENSORS = (
@@ -817,7 +829,7 @@ def _entropy_with_logits_cuda(
     grad: bool,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     loss, slope = triton().entropy_with_logits(rows_of(logits, axis), grad=grad)
-    return loss.reshape(without(logits.shape, axis, "logits")), _unrows(slope, logits, axis)
+    return loss.reshape(without(logits.shape, axis, "logits")), unrows(slope, logits, axis)
 
 
 entropy_with_logits = Operator(
@@ -898,7 +910,7 @@ def _divergence_with_logits_cuda(
     loss, slope = triton().kl_divergence_with_logits(
         rows_of(p_logits, axis), rows_of(q_logits, axis), grad=grad
     )
-    return loss.reshape(without(p_logits.shape, axis, "p_logits")), _unrows(slope, p_logits, axis)
+    return loss.reshape(without(p_logits.shape, axis, "p_logits")), unrows(slope, p_logits, axis)
 
 
 divergence_with_logits = Operator(

@@ -1,19 +1,21 @@
 """Cross-entropy over classes that are spread over processes.
 
-Each process summarises its slice of a row by its largest logit m_r and by log(1 + R_r), R_r the sum
-of exp(x - m_r) over its other classes. Summaries merge: with M the largest m_r, of rank h,
+Each process summarises its slice of a row by its largest logit m_r and by R_r, the sum of
+exp(x - m_r) over its other classes. Summaries merge: with M the largest m_r, of rank h,
 
-    R = expm1(log(1 + R_h)) + sum_{r != h} exp(m_r - M) (1 + R_r)
+    R = R_h + sum_{r != h} exp(m_r - M) (1 + R_r)
     loss = M - x_y + log1p(R)
 
-is a sum of numbers that are not negative, so that nothing cancels, whatever the slices are. The
-share of the probability that a slice has, s_r = exp(m_r - M) (1 + R_r) / (1 + R), times its own
-softmax is its part of the gradient; at the target that is 1 - p_y = -expm1(-loss), from the merged
-loss.
+is a sum of numbers that are not negative, so that nothing cancels, whatever the slices are. From M
+and R comes the gradient of every slice. On CUDA a kernel makes the summaries and another the
+gradient. Elsewhere the kernels of whole rows do, called for slices: the share of the probability that
+a slice has, s_r = exp(m_r - M) (1 + R_r) / (1 + R), times its own softmax is its part of the
+gradient; at the target that is 1 - p_y = -expm1(-loss), from the merged loss.
 """
 
 from __future__ import annotations
 
+from itertools import accumulate
 from math import inf, nan
 from typing import Any, NamedTuple
 
@@ -39,27 +41,26 @@ class Rules(NamedTuple):
     classes: int
 
 
-class Slice(NamedTuple):
-    """What this process knows of the rows; numbers are in float64."""
+class Targets(NamedTuple):
+    """Where the targets are."""
 
-    top: Tensor
-    at: Tensor
-    log: Tensor
-    picked: Tensor
-    """The target's logit; 0 where it is elsewhere."""
-    gaps: Tensor
-    """The sum of top - x over the classes; 0 where nobody asks for it."""
+    all: Tensor
+    """Among all classes."""
+    live: Tensor
+    """Whether a row counts."""
+    local: Tensor
+    """Among the classes of this process; 0 where they are elsewhere."""
+    here: Tensor
 
 
 class Merged(NamedTuple):
-    """What is known of the whole rows."""
+    """What is known of the whole rows, in float64."""
 
     loss: Tensor
-    share: Tensor
-    """Of the probability, this process's."""
-    log: Tensor
-    """What the loss of the target alone is."""
-    log_sum_exp: Tensor
+    top: Tensor
+    rest: Tensor
+    gap: Tensor
+    """How far the target's logit is below the top."""
 
 
 def _each_rank(x: Tensor, group: Any) -> Tensor:
@@ -69,17 +70,21 @@ def _each_rank(x: Tensor, group: Any) -> Tensor:
     return torch.stack(found)
 
 
-def _loss_of_top(x: Tensor, at: Tensor, axis: int) -> Tensor:
-    """log(1 + R) of the class at the maximum, in float64: its error is one of the share's."""
-    if _call(x, at, axis, 0.0)[2]:
-        return -composed.token_log_prob(x.double(), at, None, axis, 1.0, None)[0]
-    if x.is_cpu:
+def _fused(x: Tensor) -> bool:
+    return x.is_cuda and _ops.HAS_TRITON
+
+
+def _rest(x: Tensor, at: Tensor, axis: int) -> Tensor:
+    """R of the slices, whose maximum is the class `at`, in float64: its error is one of the
+    gradient."""
+    if not x.is_cpu or _call(x, at, axis, 0.0)[2]:
+        log_prob = composed.token_log_prob(x.double(), at, None, axis, 1.0, None)[0]
+    else:
         answers, _ = _core.token_log_prob(
             _ops.array(x), _ops.array(at), axis, (1.0, None, None), False, None, None, True, False
         )
-        return -_ops.tensor(answers[0])
-    log_prob: Tensor = _ops.triton().wide_log_prob(_ops.rows_of(x, axis), at.flatten())
-    return -log_prob.reshape(at.shape)
+        log_prob = _ops.tensor(answers[0])
+    return torch.expm1(-log_prob)
 
 
 def _call(x: Tensor, at: Tensor, axis: int, smoothing: float) -> tuple[Any, Any, bool]:
@@ -100,9 +105,6 @@ def _cross_entropy(x: Tensor, at: Tensor, axis: int, smoothing: float) -> Tensor
 
 def _gradient(x: Tensor, at: Tensor, axis: int, up: Tensor) -> Tensor:
     """Of the losses of rows, times an upstream gradient a row."""
-    if x.is_cuda and x.dtype == torch.float16:
-        # Whose gradient the fused kernel rounds before it is multiplied.
-        x = x.float()
     tensors, options, composes = _call(x, at, axis, 0.0)
     if composes:
         needs = [True, False, False, False, False]
@@ -113,54 +115,62 @@ def _gradient(x: Tensor, at: Tensor, axis: int, up: Tensor) -> Tensor:
     return slope
 
 
-def _summarise(x: Tensor, local: Tensor, here: Tensor, live: Tensor, rules: Rules) -> Slice:
-    axis = rules.axis
+def _summarise(x: Tensor, targets: Targets, rules: Rules) -> tuple[Tensor, Tensor]:
+    """Of each row, in float64: the largest logit, R, the target's logit (0 where it is elsewhere),
+    and the sum of top - x over the classes (0 where nobody asks for it). And the class at the top."""
+    axis, smooth = rules.axis, rules.label_smoothing > 0.0
+    _, live, local, here = targets
+    if _fused(x):
+        packet: Tensor = _ops.triton().shard_summary(
+            _ops.rows_of(x, axis), targets.all.flatten(), live.flatten(), rules.start, spread=smooth
+        )
+        # The gradient is fused as well, and does not ask where the top is.
+        return packet.reshape(4, *live.shape), local
     top, at = x.max(dim=axis)
     # Nor is a row looked at whose classes here are all ruled out: it has no part here.
     dead = ~live | (top == -inf)
-    log = _loss_of_top(x, at, axis).masked_fill(dead, 0.0)
+    rest = _rest(x, at, axis).masked_fill(dead, 0.0)
     picked = x.gather(axis, local.unsqueeze(axis)).squeeze(axis)
     picked = picked.double().masked_fill(~here, 0.0)
-    gaps = torch.zeros_like(log)
-    if rules.label_smoothing > 0.0:
+    gaps = torch.zeros_like(rest)
+    if smooth:
         mean = _cross_entropy(x, at, axis, 1.0)
-        gaps = (mean.double() - log) * x.shape[axis]
-    return Slice(top.double(), at.masked_fill(dead, IGNORED), log, picked, gaps)
+        gaps = (mean.double() - torch.log1p(rest)) * x.shape[axis]
+    return torch.stack([top.double(), rest, picked, gaps]), at.masked_fill(dead, IGNORED)
 
 
-def _difference(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """a - b, 0 of equal infinities too, and what its rounding took (TwoSum: Knuth), which counts
-    in the exponential of a large one."""
-    d = (a - b).masked_fill(a == b, 0.0)
+def _below(a: Tensor, top: Tensor) -> Tensor:
+    """exp(a - top) of a <= top, 1 of equal infinities too. What the rounding of a large difference
+    took (TwoSum: Knuth) counts in its exponential."""
+    same = a == top
+    d = (a - top).masked_fill(same, 0.0)
     seen = d - a
-    lost = (a - (d - seen)) - (b + seen)
-    return d, lost.masked_fill(torch.isinf(d) | (a == b), 0.0)
+    lost = ((a - (d - seen)) - (top + seen)).masked_fill(torch.isinf(d) | same, 0.0)
+    return torch.exp(d) * (1.0 + lost)
 
 
-def _merge(mine: Slice, live: Tensor, sizes: Tensor, rules: Rules) -> Merged:
-    packet = torch.stack([mine.top, mine.log, mine.picked, mine.gaps])
-    tops, logs, picked, gaps = _each_rank(packet, rules.group).unbind(1)
+def _merge(packet: Tensor, live: Tensor, sizes: Tensor, rules: Rules) -> Merged:
+    tops, rests, picked, gaps = _each_rank(packet, rules.group).unbind(1)
     top = tops.amax(0)
-    lower, lost = _difference(tops, top)
-    parts = torch.exp(lower) * (1.0 + lost) * torch.exp(logs)
+    lower = _below(tops, top)
+    parts = lower * (1.0 + rests)
     holder = (tops == top).int().argmax(0, keepdim=True)
-    rest = parts.scatter(0, holder, torch.expm1(logs.gather(0, holder))).sum(0)
+    rest = parts.scatter(0, holder, rests.gather(0, holder)).sum(0)
     # Neither two infinite logits nor none above -inf have a softmax.
     rest = rest.masked_fill(((tops == inf).sum(0) > 1) | (top == -inf), nan)
     log = torch.log1p(rest)
     target = picked.sum(0)
     gap = (top - target).masked_fill(top == target, 0.0)
-    own = gap + log
-    loss, smoothing = own, rules.label_smoothing
+    loss, smoothing = gap + log, rules.label_smoothing
     if smoothing > 0.0:
-        below = composed.product(sizes.double().view(-1, *(1,) * top.ndim), -lower).sum(0)
+        counts = sizes.double().view(-1, *(1,) * top.ndim)
+        below = (counts * (top - tops).masked_fill(tops == top, 0.0)).sum(0)
         mean_gap = (gaps.masked_fill(tops == -inf, inf).sum(0) + below) / rules.classes
         sure = top.new_tensor(1.0 - smoothing)
         loss = log + composed.product(sure, gap) + smoothing * mean_gap
-    log_sum_exp = top + log
-    loss = loss + rules.z_loss * log_sum_exp * log_sum_exp if rules.z_loss else loss
-    share = parts[dist.get_rank(rules.group)] / (1.0 + rest)
-    return Merged(loss.masked_fill(~live, 0.0), share, own, log_sum_exp)
+    if rules.z_loss:
+        loss = loss + rules.z_loss * (top + log).square()
+    return Merged(loss.masked_fill(~live, 0.0), top, rest, gap)
 
 
 class _VocabParallel(torch.autograd.Function):
@@ -173,13 +183,11 @@ class _VocabParallel(torch.autograd.Function):
     ) -> Tensor:
         local = target - rules.start
         here = live & (local >= 0) & (local < x.shape[rules.axis])
-        local = local.masked_fill(~here, 0)
-        mine = _summarise(x, local, here, live, rules)
-        merged = _merge(mine, live, sizes, rules)
+        targets = Targets(target, live, local.masked_fill(~here, 0), here)
+        packet, at = _summarise(x, targets, rules)
+        merged = _merge(packet, live, sizes, rules)
         ctx.rules = rules
-        ctx.save_for_backward(
-            x, mine.at, mine.log, merged.share, merged.log, merged.log_sum_exp, local, here, live
-        )
+        ctx.save_for_backward(x, *targets, *merged[1:], packet[:2].clone(), at)
         return merged.loss
 
     @staticmethod
@@ -187,27 +195,36 @@ class _VocabParallel(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise RuntimeError("vocab_parallel_cross_entropy has no derivative of its gradient")
         rules: Rules = ctx.rules
-        x, at, own_log, share, log, log_sum_exp, local, here, live = ctx.saved_tensors
+        x, target, live, local, here, top, rest, gap, own, at = ctx.saved_tensors
         axis, smoothing = rules.axis, rules.label_smoothing
-        g = g.masked_fill(~live, 0.0)
-        extra = 2.0 * rules.z_loss * log_sum_exp if rules.z_loss else torch.zeros_like(log)
-        factor = (g * (1.0 + extra) * share).masked_fill(~live, 0.0)
-        even = g * (smoothing / rules.classes)
+        if _fused(x):
+            slope: Tensor = _ops.triton().shard_slope(
+                _ops.rows_of(x, axis), target.flatten(), live.flatten(), rules.start,
+                tuple(each.flatten() for each in (top, rest, gap, g)), classes=rules.classes,
+                label_smoothing=smoothing, z_loss=rules.z_loss,
+            )  # fmt: skip
+            return _ops.unrows(slope, x, axis), None, None, None, None
+        log = torch.log1p(rest)
+        extra = 2.0 * rules.z_loss * (top + log) if rules.z_loss else torch.zeros_like(log)
+        # A class at the top of this slice, and all of its classes.
+        at_top = g * (1.0 + extra) * _below(own[0], top) / (1.0 + rest)
+        at_top = at_top.masked_fill(~live, 0.0)
+        factor = at_top * (1.0 + own[1])
+        even = (g * (smoothing / rules.classes)).masked_fill(~live, 0.0)
         wide = _ops.result_type(x)
         slope = _gradient(x, at, axis, factor.to(wide))
         # No softmax, and a slice of which nothing was looked at.
         lost = torch.isnan(factor) & (at == IGNORED)
         if lost.any():
             slope.masked_fill_(lost.unsqueeze(axis), nan)
-        top = at.clamp(min=0)
-        at_top = factor * torch.exp(-own_log)
-        slope.scatter_(axis, top.unsqueeze(axis), at_top.to(slope.dtype).unsqueeze(axis))
+        first = at.clamp(min=0)
+        slope.scatter_(axis, first.unsqueeze(axis), at_top.to(slope.dtype).unsqueeze(axis))
         if smoothing > 0.0:
             slope.sub_(even.to(wide).unsqueeze(axis))
         # 1 - p of the target by itself: nothing cancels so.
-        p, other = torch.exp(-log), -torch.expm1(-log)
+        p, other = torch.exp(-(gap + log)), -torch.expm1(-(gap + log))
         at_target = g * ((extra + smoothing) * p - (1.0 - smoothing) * other) - even
-        index = torch.where(here, local, top).unsqueeze(axis)
+        index = torch.where(here, local, first).unsqueeze(axis)
         value = torch.where(here, at_target, at_top - even).to(slope.dtype)
         slope.scatter_(axis, index, value.unsqueeze(axis))
         return slope.to(x.dtype), None, None, None, None
@@ -235,7 +252,7 @@ def vocab_parallel_cross_entropy(
     $$\\ell = \\log \\sum_r \\sum_{c \\in r} e^{x_c} - x_y$$
 
     Slices are merged by one gathering of four numbers a row and process; their sizes, which may
-    differ, by one of a number. Every process of the group calls the function at the same time, with
+    differ, by one of a number, for which the host waits. Every process of the group calls the function at the same time, with
     the same targets and options. The gradient takes no memory but its own, in the backward pass,
     and has no derivative.
 
@@ -300,9 +317,10 @@ def vocab_parallel_cross_entropy(
         raise ValueError("group must be one that this process is a member of")
     size = torch.tensor([logits_shard.shape[axis]], device=logits_shard.device)
     sizes = _each_rank(size, group)[:, 0]
-    bounds = [0, *torch.cumsum(sizes, 0).tolist()]
+    counts = sizes.tolist()
+    bounds = [0, *accumulate(counts)]
     # By every process, as the others would wait for one that refuses alone.
-    for other, classes in enumerate(sizes.tolist()):
+    for other, classes in enumerate(counts):
         if classes == 0:
             raise ValueError(f"logits_shard must have at least one class, has none at rank {other}")
     given, target = target, target.long()

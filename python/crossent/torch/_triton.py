@@ -345,6 +345,17 @@ def _exp_slope(x, m, own, HALF: tl.constexpr):
 
 
 @triton.jit
+def _bounded(d, bound, HALF: tl.constexpr):
+    """A multiple of probabilities, no further from 0 than the factor. The rounding of the maximum's
+    exponential may take it there; with HALF that is a power of two."""
+    if not HALF:
+        limit = tl.abs(bound)[:, None]
+        d = tl.minimum(d, limit, propagate_nan=tl.PropagateNan.ALL)
+        d = tl.maximum(d, -limit, propagate_nan=tl.PropagateNan.ALL)
+    return d
+
+
+@triton.jit
 def _load(row, cols, inside, T: tl.constexpr, KEEP: tl.constexpr):
     """A block of logits; with KEEP it is asked to stay in the second-level cache."""
     at = row[:, None] + cols[None, :]
@@ -566,10 +577,12 @@ def _cross_entropy_kernel(
         if Z:
             pull += 2.0 * z * log_sum
         a = (g * pull / (_slope_unit(own, HALF) * (1.0 + odds))).to(T)
+        bound = (g * pull).to(T)
         b = g.to(T)
         # What is not read has a gradient of 0.
         a = tl.where(live, a, tl.zeros_like(a))
         b = tl.where(live, b, tl.zeros_like(b))
+        bound = tl.where(live, bound, tl.zeros_like(bound))
         m = tl.where(live, m, tl.zeros_like(m))
         if not SOFT:
             at_target = -hard * other + mass * p
@@ -609,11 +622,117 @@ def _cross_entropy_kernel(
                         w = tl.load(weight + cols, mask=cols < classes, other=0.0).to(T)
                         q = q * w[None, :]
                     d = d - b[:, None] * q
+                else:
+                    d = _bounded(d, bound, HALF)
                 if CAP:
                     d = d * slope
                 _store(out, cols, inside, d, HINTS)
         if not SOFT:
             _set_target(out, y, at_target, live)
+
+
+@triton.jit
+def _shard_target(target, live, rows, there, start, classes):
+    """Whether rows count, whether their target is in this slice of the classes, and where."""
+    counted = tl.load(live + rows, mask=there, other=0) != 0
+    y = tl.load(target + rows, mask=there, other=0) - start
+    here = counted & (y >= 0) & (y < classes)
+    return counted, here, tl.where(here, y, tl.zeros_like(y))
+
+
+@triton.jit(do_not_specialize=["start"])
+def _shard_summary_kernel(
+    logits, logits_stride, target, live, packet, n, classes, start, T: tl.constexpr,
+    HALF: tl.constexpr, SMOOTH: tl.constexpr, STAGES: tl.constexpr, HINTS: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Of slices of rows, in float64: the maximum, R (0 of a slice without a logit above -inf), the
+    target's logit (0 where it is in no class here), and with SMOOTH the sum of m - x."""
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    there = rows < n
+    row = logits + rows * logits_stride
+    counted, here, y = _shard_target(target, live, rows, there, start, classes)
+    picked = tl.load(row + y, mask=here, other=0.0).to(tl.float64)
+    limit = tl.where(_any(counted), classes, 0)
+    whole = limit // BLOCK * BLOCK if ROWS == 1 else 0
+    m = tl.full([ROWS], -_INFINITY, T)
+    rest = tl.zeros([ROWS], tl.float64)
+    ties = tl.zeros([ROWS], tl.float64)
+    gaps = tl.zeros([ROWS], tl.float64)
+    spread = tl.zeros([ROWS], tl.float64)
+    for TAIL in tl.static_range(0 if ROWS == 1 else 1, 2):
+        first, last = (whole, limit) if TAIL else (0, whole)
+        for block in tl.range(first, last, BLOCK, num_stages=1 if TAIL else STAGES):
+            cols = block + tl.arange(0, BLOCK)
+            inside = _inside(counted, cols, classes, TAIL, ROWS, BLOCK)
+            x = _load(row, cols, inside, T, HINTS)
+            old = m
+            m, rest, ties, gaps = _absorb(x, m, rest, ties, gaps, HALF, False)
+            if SMOOTH:
+                level = (x == m[:, None]) | (inside == 0)
+                far = tl.where(level, tl.zeros_like(x), m[:, None] - x)
+                rise = block * (m.to(tl.float64) - old.to(tl.float64))
+                spread += tl.where((m > old) & (block > 0), rise, 0.0)
+                spread += tl.sum(far, axis=1).to(tl.float64)
+    odds, _ = _odds(m, rest, ties)
+    # What is summed where nothing is above -inf is NaN or nothing.
+    odds = tl.where((m == -_INFINITY) & (rest == rest), 0.0, odds)
+    tl.store(packet + rows, tl.where(counted, m.to(tl.float64), 0.0), mask=there)
+    tl.store(packet + n + rows, tl.where(counted, odds, 0.0), mask=there)
+    tl.store(packet + 2 * n + rows, picked, mask=there)
+    tl.store(packet + 3 * n + rows, tl.where(counted, spread, 0.0), mask=there)
+
+
+@triton.jit(do_not_specialize=["start"])
+def _shard_slope_kernel(
+    logits, logits_stride, target, live, top, rest, gap, up, settings, grad, grad_stride, n,
+    classes, start, T: tl.constexpr, HALF: tl.constexpr, SMOOTH: tl.constexpr, Z: tl.constexpr,
+    STAGES: tl.constexpr, HINTS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The gradient of slices of rows whose maximum, R and gap of the target are known, times an
+    upstream gradient a row: g ((1 + 2 z logsumexp) p - q)."""
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    there = rows < n
+    row = logits + rows * logits_stride
+    counted, here, y = _shard_target(target, live, rows, there, start, classes)
+    g = tl.load(up + rows, mask=counted, other=0.0)
+    highest = tl.load(top + rows, mask=counted, other=0.0)
+    odds = tl.load(rest + rows, mask=counted, other=0.0)
+    below = tl.load(gap + rows, mask=counted, other=0.0)
+    m = highest.to(T)
+    # The offset by a name that no loop has.
+    _offset, small, k = _unit(m)
+    own = _own(small, k) / _room(m)
+    p = tl.exp(-below) / (1.0 + odds)
+    # Not the maximum's class it has half of the probability at most, and nothing cancels.
+    other = tl.where(below == 0.0, odds / (1.0 + odds), 1.0 - p)
+    pull = tl.full([ROWS], 1.0, tl.float64)
+    if Z:
+        pull += 2.0 * tl.load(settings + 2) * (highest + _log1p(odds))
+    at_target = (pull - 1.0) * p - other
+    if SMOOTH:
+        share = tl.load(settings)
+        even = tl.load(settings + 1)
+        at_target = (pull - share) * p - share * other - even
+        b = (g * even).to(T)
+    at_target = g * at_target
+    a = (g * pull / (_slope_unit(own, HALF) * (1.0 + odds))).to(T)
+    bound = (g * pull).to(T)
+    whole = tl.where(_any(counted), classes, 0) // BLOCK * BLOCK if ROWS == 1 else 0
+    out = grad + rows * grad_stride
+    for TAIL in tl.static_range(0 if ROWS == 1 else 1, 2):
+        first, last = (whole, classes) if TAIL else (0, whole)
+        for block in tl.range(first, last, BLOCK, num_stages=1 if TAIL else STAGES):
+            cols = block + tl.arange(0, BLOCK)
+            inside = _inside(there, cols, classes, TAIL, ROWS, BLOCK)
+            read = _inside(counted, cols, classes, TAIL, ROWS, BLOCK)
+            x = _load_last(row, cols, read, T, HINTS)
+            e, _ = _exp_slope(x, m, own, HALF)
+            d = _bounded(a[:, None] * e, bound, HALF)
+            if SMOOTH:
+                d = d - b[:, None]
+            _store(out, cols, inside, d, HINTS)
+    _set_target(out, y, at_target.to(T), here)
 
 
 @triton.jit
@@ -663,6 +782,7 @@ def _token_kernel(
             other, p = _not_target(picked, gap, m, ties, odds)
             g_log_prob = hard * tl.load(up_log_prob + rows, mask=there, other=0.0).to(tl.float64)
             b = (g_log_prob / scale).to(T)
+            bound = g_log_prob.to(T)
             at_target = (g_log_prob * other + g * p * (gap - mean_gap)).to(T)
         out = grad + rows * grad_stride
         for start in range(0, classes, BLOCK):
@@ -673,7 +793,7 @@ def _token_kernel(
             # In this order, so that the room is used.
             d = a[:, None] * (e * (far - centre[:, None]))
             if TARGET:
-                d = d - b[:, None] * e
+                d = d - _bounded(b[:, None] * e, bound, HALF)
             _store(out, cols, inside, d, True)
         if TARGET:
             _set_target(out, y, at_target, there)
@@ -964,17 +1084,75 @@ def cross_entropy(
     return _total(losses, mean, n, denominator, dtype), slope
 
 
-def _rows_of(
+def shard_summary(
+    logits: Tensor, target: Tensor, live: Tensor, start: int, *, spread: bool
+) -> Tensor:
+    """Summaries (4, N) in float64 of logits (N, C) whose classes are a slice, from `start` on, of
+    those that the targets are among; of rows that are `live`, else zeros.
+
+    They are the maximum m, R, the target's logit where it is in the slice, else 0, and with
+    `spread` the sum of m - x.
+    """
+    _check_logits(logits, "logits")
+    n, classes = logits.shape
+    _check_indices(target, n)
+    _check_shape(live, (n,), "live")
+    x = _neighbours(logits)
+    packet = torch.empty(4, n, dtype=torch.float64, device=x.device)
+    if n > 0:
+        tile = _tile(n, classes, False, x.dtype == torch.float64 or spread)
+        _launch(
+            _shard_summary_kernel, triton.cdiv(n, tile["ROWS"]),
+            x, x.stride(0), target.contiguous(), live.contiguous().view(torch.uint8), packet, n,
+            classes, start, T=_compute_type(x.dtype), HALF=_half(x.dtype), SMOOTH=spread,
+            STAGES=STAGES, HINTS=HINTS, **tile,
+        )  # fmt: skip
+    return packet
+
+
+def shard_slope(
     logits: Tensor,
-    target: Tensor | None,
-    up: tuple[Tensor, Tensor] | None,
-    dtype: torch.dtype | None = None,
+    target: Tensor,
+    live: Tensor,
+    start: int,
+    rows: tuple[Tensor, Tensor, Tensor, Tensor],
+    *,
+    classes: int,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+) -> Tensor:
+    """The gradient of a slice of the logits. `rows` has, in float64, what is known of whole rows
+    (their maximum, R, and how far the target's logit is below the maximum) and the upstream
+    gradient; `classes` is how many there are in all slices."""
+    _check_logits(logits, "logits")
+    n, here = logits.shape
+    _check_indices(target, n)
+    for each, name in zip((live, *rows), ("live", "top", "rest", "gap", "up"), strict=True):
+        _check_shape(each, (n,), name)
+    x = _neighbours(logits)
+    slope = torch.empty_like(x)
+    settings = _options(x.device, 1.0 - label_smoothing, label_smoothing / classes, z_loss)
+    if n > 0:
+        smooth = label_smoothing > 0.0
+        tile = _tile(n, here, True, x.dtype == torch.float64 or smooth)
+        _launch(
+            _shard_slope_kernel, triton.cdiv(n, tile["ROWS"]),
+            x, x.stride(0), target.contiguous(), live.contiguous().view(torch.uint8),
+            *(each.contiguous() for each in rows), settings, slope, slope.stride(0), n, here,
+            start, T=_compute_type(x.dtype), HALF=_half(x.dtype), SMOOTH=smooth,
+            Z=z_loss != 0.0, STAGES=STAGES, HINTS=HINTS, **tile,
+        )  # fmt: skip
+    return slope
+
+
+def _rows_of(
+    logits: Tensor, target: Tensor | None, up: tuple[Tensor, Tensor] | None
 ) -> tuple[list[Tensor], Tensor, Tensor | None]:
     """What is one number a row, in the order of the kernel: log-probability, entropy, logsumexp.
     The rank; and the gradient."""
     n, classes = logits.shape
     x = _neighbours(logits)
-    dtype, device = dtype or _result_type(logits.dtype), logits.device
+    dtype, device = _result_type(logits.dtype), logits.device
     counted = 3 if target is not None else 1
     rows = list(torch.empty(counted, n, dtype=dtype, device=device))
     rank = torch.empty(n if target is not None else 0, dtype=torch.int64, device=device)
@@ -1017,13 +1195,6 @@ def token_log_prob(
         grad_output = (grad_output[0].contiguous(), grad_output[1].contiguous())
     (log_prob, entropy, log_sum_exp), rank, slope = _rows_of(logits, target, grad_output)
     return log_prob, entropy, log_sum_exp, rank, slope
-
-
-def wide_log_prob(logits: Tensor, target: Tensor) -> Tensor:
-    """Of each row log p_y, in float64, as the kernel has it."""
-    _check_logits(logits, "logits")
-    _check_indices(target, logits.shape[0])
-    return _rows_of(logits, target, None, torch.float64)[0][0]
 
 
 def kl_divergence_with_logits(
