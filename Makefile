@@ -3,12 +3,15 @@
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# Where cargo keeps the sources of crates: no part of what is built.
+export CARGO_HOME ?= $(HOME)/.cargo
+
 ENV := build/env
-SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md $(wildcard LICENSE*) \
+SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md $(wildcard LICENSE* licenses/*) \
 	$(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name py.typed)
 
 .PHONY: help demo connections test test-rust test-python check bench bench-compare exhaustive docs \
-	wheel clean
+	wheel check-wheel sdist matrix reproducible licenses api-snapshot clean
 # One at a time: each step uses all cores, and its output reads in order.
 .NOTPARALLEL:
 
@@ -29,7 +32,7 @@ test-rust:  ## Run the tests of the Rust core
 test-python: $(ENV)/test.wheel  ## Run the tests of the package, against torch and mpmath
 	$(ENV)/test/bin/python -m pytest
 
-check: $(ENV)/check.wheel docs  ## Check format, lints, types, stubs and documentation
+check: $(ENV)/check.wheel build/sdist docs  ## Check format, lints, types, stubs, docs, licences, workflows
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features python -- -D warnings
@@ -38,6 +41,10 @@ check: $(ENV)/check.wheel docs  ## Check format, lints, types, stubs and documen
 	$(ENV)/check/bin/mypy
 	$(ENV)/check/bin/python -m mypy.stubtest crossent._core crossent.functional crossent.modules \
 		--mypy-config-file pyproject.toml
+	$(PYTHON) tools/third_party.py --check
+	$(PYTHON) tools/check_sources.py build/sdist/*.tar.gz
+	$(ENV)/check/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(ENV)/check/bin/zizmor --offline --quiet --persona pedantic .github
 
 bench: $(ENV)/bench.env $(ENV)/test.wheel  ## Measure everything and write docs/performance.md (QUICK=1: less)
 	cargo bench
@@ -65,19 +72,53 @@ docs:  ## Build the Rust documentation in target/doc
 
 wheel: build/wheel.stamp  ## Build the wheel in dist/
 
+check-wheel: build/wheel.stamp $(ENV)/release.env  ## Check what is in the wheel, and what it needs and exports
+	$(ENV)/release/bin/python tools/check_wheel.py dist/*.whl
+
+sdist: build/sdist  ## Package the sources, for pip and for cargo, and build from both (minutes)
+	$(PYTHON) tools/check_sources.py --build build/sdist/*.tar.gz
+	CARGO_PROFILE_DEV_DEBUG=0 cargo package --locked
+
+matrix: build/wheel.stamp  ## Try the wheel in fresh environments: every Python, oldest and newest NumPy
+	$(PYTHON) tools/matrix.py dist/*.whl
+
+# The second build has another depth, another name, and its crates from another place.
+COPIES := build/reproducible/here build/reproducible/there/and-further
+reproducible: $(ENV)/wheel.env  ## Build the wheel of HEAD in two places; compare every bit (10 minutes)
+	rm -rf build/reproducible
+	for copy in $(COPIES); do mkdir -p $$copy && git archive HEAD | tar -x -C $$copy || exit; done
+	cargo fetch --locked --quiet
+	mkdir build/reproducible/cargo && ln -s "$(CARGO_HOME)"/* build/reproducible/cargo
+	$(MAKE) -C $(word 1,$(COPIES)) wheel ENV="$(CURDIR)/$(ENV)"
+	$(MAKE) -C $(word 2,$(COPIES)) wheel ENV="$(CURDIR)/$(ENV)" \
+		CARGO_HOME="$(CURDIR)/build/reproducible/cargo"
+	$(PYTHON) tools/compare_wheels.py $(addsuffix /dist/*.whl,$(COPIES))
+
+licenses:  ## Write licenses/: the crates of a wheel, their licences and texts
+	$(PYTHON) tools/third_party.py
+
+api-snapshot: $(ENV)/test.wheel  ## Accept the public names and signatures of this tree (tests/api.txt)
+	$(ENV)/test/bin/python tests/test_api.py
+
 clean:  ## Remove everything that was built
 	rm -rf build dist .hypothesis
 	find benches examples python tests -name __pycache__ -prune -exec rm -rf {} +
 	cargo clean
 
+.PHONY: build/sdist
+build/sdist: $(ENV)/wheel.env
+	rm -rf $@
+	$(ENV)/wheel/bin/maturin sdist --out $@
+
 # Stamps: the wheel, an environment with its requirements, and that environment with the wheel.
 
 build/wheel.stamp: $(SOURCES) $(ENV)/wheel.env
 	rm -rf dist
-	$(ENV)/wheel/bin/maturin build --release --locked --out dist
-	touch $@
+	RUSTFLAGS="$(RUSTFLAGS) --remap-path-prefix=$(CARGO_HOME)=cargo" \
+		$(ENV)/wheel/bin/maturin build --release --locked --compression-level 9 --out dist
+	mkdir -p $(@D) && touch $@
 
-$(patsubst %,$(ENV)/%.env,wheel demo test check): $(ENV)/%.env: requirements/%.txt
+$(patsubst %,$(ENV)/%.env,wheel demo test check release): $(ENV)/%.env: requirements/%.txt
 	$(PYTHON) -m venv --clear $(ENV)/$*
 	$(ENV)/$*/bin/python -m pip install --quiet --requirement requirements/$*.txt
 	touch $@
