@@ -12,6 +12,7 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md $(wildcard LICENSE* li
 
 .PHONY: help demo connections test test-rust test-python check bench bench-compare exhaustive docs \
 	wheel check-wheel sdist matrix reproducible licenses api-snapshot clean
+	asan tsan valgrind fault fuzz fuzz-python wheel clean
 # One at a time: each step uses all cores, and its output reads in order.
 .NOTPARALLEL:
 
@@ -66,6 +67,49 @@ bench-compare: $(ENV)/test.wheel  ## Compare the speed of this tree with that of
 
 exhaustive:  ## Check exp and log1p on every float32 (minutes)
 	cargo test --release --lib exhaustive -- --ignored --nocapture
+
+# Memory, threads and fuzzing: docs/reliability.md. Sanitizers are unstable options of a stable compiler,
+# and take a target, so that build scripts are not built with them.
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+SANITIZED = RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CURDIR)/build/$@ RUSTFLAGS="$(1)"
+FUZZ := --manifest-path fuzz/Cargo.toml
+CALLS ?= 2000
+
+asan:  ## Run the Rust tests, and random calls, under AddressSanitizer (CALLS=2000)
+	$(call SANITIZED,-Zsanitizer=address) cargo test --release --lib --tests --target $(HOST)
+	$(call SANITIZED,-Zsanitizer=address) CROSSENT_FUZZ_CALLS=$(CALLS) \
+		cargo test --release $(FUZZ) --target $(HOST)
+
+# The standard library comes without instrumentation: what it synchronises by itself is not seen.
+tsan:  ## Run what threads share under ThreadSanitizer
+	$(call SANITIZED,-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer) \
+		TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/tests/tsan.supp" \
+		cargo test --release --lib --test threads --target $(HOST) -- pool threads spans callers
+
+valgrind:  ## Run threads, and random calls, under valgrind with AVX2 (CALLS=100)
+	CROSSENT_SIMD=avx2 CARGO_TARGET_DIR=build/valgrind \
+		CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_RUNNER="valgrind --quiet --error-exitcode=1" \
+		CROSSENT_FUZZ_CALLS=$(or $(filter-out 2000,$(CALLS)),100) \
+		cargo test --release $(FUZZ) --target $(HOST)
+
+SECONDS ?= 60
+COVERED := -Zsanitizer=address -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares
+fuzz:  ## Fuzz the Rust core against references of its own, SECONDS=60 for each of two targets
+	$(call SANITIZED,$(COVERED)) cargo build --release $(FUZZ) --features libfuzzer --bins \
+		--target $(HOST)
+	$(PYTHON) fuzz/run.py build/fuzz/$(HOST)/release $(SECONDS)
+
+fuzz-python: $(ENV)/test.wheel  ## Fuzz the package against long double: SECONDS=60
+	$(ENV)/test/bin/python tests/fuzz.py $(SECONDS) build/fuzz-python
+
+fault: $(ENV)/test.env  ## Build an extension that can panic on demand, and see that Python survives it
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_TARGET_DIR=build/fault \
+		cargo build --release --locked --lib --features fault
+	rm -rf build/fault/site && mkdir -p build/fault/site && cp -r python/crossent build/fault/site
+	cp build/fault/release/libcrossent.so build/fault/site/crossent/_core.abi3.so
+	PYTHONPATH=build/fault/site $(ENV)/test/bin/python tests/fault.py
 
 docs:  ## Build the Rust documentation in target/doc
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --document-private-items

@@ -200,3 +200,51 @@ pub(crate) fn run<T: Memory>(
     }
     if stop.into_inner() { Err(Error::Interrupted) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::thread;
+
+    /// Draws every span; how many there were.
+    fn drawn(crew: Crew) -> usize {
+        let spans = Spans::new(64, 1, Vec::new());
+        let count = AtomicUsize::new(0);
+        run(&spans, crew, &|| false, |_, seen: &mut Vec<f64>| {
+            assert!(seen.is_empty(), "memory of a call that failed");
+            count.fetch_add(1, Ordering::Relaxed);
+        })
+        .expect("nobody interrupts");
+        count.into_inner()
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_next_call_works() {
+        set_num_threads(3);
+        let caller = thread::current().id();
+        for crew in [Crew::All, Crew::Alone, Crew::Kept] {
+            for _ in 0..20 {
+                let spans = Spans::new(64, 1, Vec::new());
+                let panics = AtomicBool::new(false);
+                let call = || {
+                    run(&spans, crew, &|| false, |_, seen: &mut Vec<f64>| {
+                        seen.push(1.0);
+                        if crew != Crew::All || thread::current().id() != caller {
+                            panics.store(true, Ordering::Relaxed);
+                            panic!("on purpose");
+                        }
+                        // Leaves the panic to a worker.
+                        while !panics.load(Ordering::Relaxed) {
+                            thread::yield_now();
+                        }
+                        seen.clear();
+                    })
+                };
+                let panic = catch_unwind(AssertUnwindSafe(call)).expect_err("it panics");
+                assert_eq!(panic.downcast_ref(), Some(&"on purpose"));
+                assert_eq!(drawn(crew), 64);
+            }
+        }
+    }
+}

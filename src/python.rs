@@ -5,6 +5,8 @@
 
 mod array;
 mod call;
+#[cfg(feature = "fault")]
+mod fault;
 mod floor;
 
 use crate::error::Error;
@@ -674,5 +676,7 @@ fn core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ] {
         module.add_function(function)?;
     }
+    #[cfg(feature = "fault")]
+    module.add_function(wrap_pyfunction!(fault::_panic, module)?)?;
     Ok(())
 }

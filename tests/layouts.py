@@ -10,12 +10,16 @@ import math
 import numpy as np
 
 
-def _bytes(count):
+def fresh(count):
     return np.full(count, 0xFF, np.uint8)
 
 
+# Where bytes come from: what walks along the edges of pages puts another in its place.
+allocate = fresh
+
+
 def contiguous(shape, dtype):
-    base = _bytes(math.prod(shape) * dtype.itemsize)
+    base = allocate(math.prod(shape) * dtype.itemsize)
     return base.view(dtype).reshape(shape), base
 
 
@@ -67,7 +71,7 @@ def second_axis_last(shape, dtype):
 
 
 def misaligned(shape, dtype):
-    base = _bytes(math.prod(shape) * dtype.itemsize + 1)
+    base = allocate(math.prod(shape) * dtype.itemsize + 1)
     return base[1:].view(dtype).reshape(shape), base
 
 

@@ -105,3 +105,8 @@ def test_gradient_test(function, module):
 
 def test_typed():
     assert (ROOT / "python" / "crossent" / "py.typed").is_file()
+
+
+def test_nothing_panics_on_demand():
+    """What `make fault` builds is in no wheel."""
+    assert not hasattr(crossent._core, "_panic")
