@@ -10,9 +10,9 @@ ENV := build/env
 SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md $(wildcard LICENSE* licenses/*) \
 	$(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name py.typed)
 
-.PHONY: help demo connections test test-rust test-python check bench bench-compare exhaustive docs \
-	wheel check-wheel sdist matrix reproducible licenses api-snapshot clean
-	asan tsan valgrind fault fuzz fuzz-python wheel clean
+.PHONY: help demo connections test test-rust test-python test-parallel check bench bench-compare \
+	exhaustive docs wheel check-wheel sdist matrix reproducible licenses api-snapshot \
+	asan tsan valgrind fault fuzz fuzz-python clean
 # One at a time: each step uses all cores, and its output reads in order.
 .NOTPARALLEL:
 
@@ -32,6 +32,12 @@ test-rust:  ## Run the tests of the Rust core
 
 test-python: $(ENV)/test.wheel  ## Run the tests of the package, against torch and mpmath
 	$(ENV)/test/bin/python -m pytest
+
+# Those that neither set what the process has one of (threads, signals, limits) nor start others.
+PARALLEL := refusals inputs numbers options elements information information_of_logits layouts
+
+test-parallel: $(ENV)/test.wheel  ## Run each test of values by four threads at once
+	$(ENV)/test/bin/python -m pytest --parallel-threads=4 $(PARALLEL:%=tests/test_%.py)
 
 check: $(ENV)/check.wheel build/sdist docs  ## Check format, lints, types, stubs, docs, licences, workflows
 	cargo fmt --check

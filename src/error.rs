@@ -12,6 +12,9 @@ pub enum Error {
     /// A class index outside the classes; Python's IndexError.
     #[error("{0}")]
     Index(String),
+    /// So many bytes of memory could not be had; Python's MemoryError. The outputs are undefined.
+    #[error("out of memory: {0} more bytes could not be had")]
+    Memory(usize),
     /// The caller's interrupt hook asked to stop; the outputs are undefined.
     #[error("interrupted")]
     Interrupted,

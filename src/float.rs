@@ -66,7 +66,15 @@ mod sealed {
 
 /// A type that kernels compute in: `f32` or `f64`.
 pub trait Real:
-    sealed::Sealed + Copy + PartialOrd + Default + Send + Sync + std::fmt::Debug + 'static
+    sealed::Sealed
+    + zerocopy::FromZeros
+    + Copy
+    + PartialOrd
+    + Default
+    + Send
+    + Sync
+    + std::fmt::Debug
+    + 'static
 {
     /// Its storage kind.
     const KIND: Kind;

@@ -13,6 +13,7 @@
 //! | [`pool`] | the one entrance to threads |
 //! | [`simd`] | vector mathematics, written once for every instruction set |
 //! | [`view`] | strided buffers seen as rows of classes: the only pointer arithmetic |
+//! | `memory` | allocations that may fail |
 //! | [`float`] | storage types, and the type that each computes in |
 //! | [`error`] | everything that can go wrong |
 //!
@@ -21,6 +22,7 @@
 pub mod error;
 pub mod float;
 pub mod losses;
+mod memory;
 mod pointwise;
 pub mod pool;
 #[cfg(feature = "python")]

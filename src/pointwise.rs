@@ -11,6 +11,7 @@
 
 use crate::error::Result;
 use crate::float::Kind;
+use crate::memory::{self, resize};
 use crate::pool::{self, Crew, Memory};
 use crate::reduce::Upstream;
 use crate::simd::sum::{Compensated, Wide, Wide64, two_sum};
@@ -18,7 +19,6 @@ use crate::simd::{self, Element, Isa, Mask32, dispatch, splat};
 use crate::view::{Rows, RowsMut, Span, Spans};
 use fearless_simd::prelude::*;
 use std::ops::Range;
-use std::sync::OnceLock;
 
 /// Bytes of an array that a tile takes: what is staged and computed fits the first-level cache.
 const TILE: usize = 8 << 10;
@@ -209,7 +209,7 @@ impl Tile {
             Some(lent) if !copy => lent,
             _ => {
                 let (row_step, class_step) = self.steps();
-                scratch.resize(self.len(), F::default());
+                resize(scratch, self.len(), F::default());
                 from.stage(self.rows.clone(), self.classes.clone(), row_step, class_step, scratch);
                 scratch
             }
@@ -682,7 +682,7 @@ impl<L: Pointwise> Job<'_, L> {
         // Lines across rows are to be long enough for their calls to be worth it.
         let least = if self.across() { LINE } else { 1 };
         let spans = Spans::new(rows, (SPAN / classes.max(1)).max(least), outputs);
-        let found: Vec<OnceLock<Found>> = vec![OnceLock::new(); spans.count()];
+        let found = memory::places::<Found>(spans.count())?;
         let crew = Crew::of(rows * classes, PARALLEL);
         pool::run(&spans, crew, interrupted, |span, scratch: &mut Scratch<F>| {
             let all = self.span(span, places, scratch);
@@ -715,7 +715,7 @@ impl<L: Pointwise> Job<'_, L> {
             if classes != 1 && to.losses.is_some() {
                 for sums in [&mut s.sums, &mut s.lost] {
                     sums.clear();
-                    sums.resize(rows.len(), 0.0);
+                    resize(sums, rows.len(), 0.0);
                 }
             }
             for first in (0..classes).step_by(width) {
@@ -730,6 +730,7 @@ impl<L: Pointwise> Job<'_, L> {
                         if lost.is_nan() { *sum } else { sum + lost }
                     };
                     s.value.clear();
+                    memory::reserve(&mut s.value, rows.len());
                     let rows = s.sums.iter().zip(&s.lost).map(whole);
                     s.value.extend(rows.map(|sum| F::of(sum / self.share)));
                 }
@@ -767,7 +768,7 @@ impl<L: Pointwise> Job<'_, L> {
             [(weight, w), (positive, p), (own, u), (sample, o)].map(|(from, scratch)| -> &[F] {
                 let Some(from) = from else {
                     scratch.clear();
-                    scratch.resize(len, F::of(1.0));
+                    resize(scratch, len, F::of(1.0));
                     return scratch;
                 };
                 tile.lend_or_stage(from, scratch, false)
@@ -788,7 +789,7 @@ impl<L: Pointwise> Job<'_, L> {
             (&mut s.first, to.grad.is_some()),
             (&mut s.second, to.second.is_some()),
         ] {
-            buffer.resize(if is_wanted { len } else { 0 }, F::default());
+            resize(buffer, if is_wanted { len } else { 0 }, F::default());
         }
         let into = [&mut s.value[..], &mut s.first[..], &mut s.second[..]];
         let seen = compute(&self.loss, of_all, &from, wanted, into);

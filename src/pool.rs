@@ -8,12 +8,13 @@
 //! A forked child has the pool's memory but not its threads: it builds a pool of its own.
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::view::{Span, Spans};
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock, TryLockError};
 use std::time::{Duration, Instant};
 
 /// How often the caller asks whether it should stop.
@@ -153,7 +154,8 @@ fn with_kept<T: Memory>(f: impl FnOnce(&mut T)) {
 /// each in memory of its own.
 ///
 /// # Errors
-/// [`Error::Interrupted`] where `interrupted`, asked now and then on the calling thread, says so.
+/// [`Error::Interrupted`] where `interrupted`, asked now and then on the calling thread, says so;
+/// [`Error::Memory`] where a thread could not have what `work` takes.
 pub(crate) fn run<T: Memory>(
     spans: &Spans<'_>,
     crew: Crew,
@@ -161,6 +163,14 @@ pub(crate) fn run<T: Memory>(
     work: impl Fn(&mut Span<'_>, &mut T) + Sync,
 ) -> Result<()> {
     let stop = AtomicBool::new(false);
+    let failed = OnceLock::new();
+    let work = |span: &mut Span<'_>, scratch: &mut T| {
+        if let Err(error) = memory::caught(|| work(span, scratch)) {
+            stop.store(true, Ordering::Relaxed);
+            // The first to fail speaks for all.
+            let _ = failed.set(error);
+        }
+    };
     let draw = |home: f64| {
         let mut scratch = T::default();
         while !stop.load(Ordering::Relaxed)
@@ -171,7 +181,9 @@ pub(crate) fn run<T: Memory>(
     };
     let draw_and_ask = |scratch: &mut T| {
         let mut asked = Instant::now();
-        while let Some(mut span) = spans.claim(0.0) {
+        while !stop.load(Ordering::Relaxed)
+            && let Some(mut span) = spans.claim(0.0)
+        {
             work(&mut span, scratch);
             if asked.elapsed() > PATIENCE {
                 if interrupted() {
@@ -198,7 +210,11 @@ pub(crate) fn run<T: Memory>(
         None if crew == Crew::Kept => with_kept(draw_and_ask),
         None => draw_and_ask(&mut T::default()),
     }
-    if stop.into_inner() { Err(Error::Interrupted) } else { Ok(()) }
+    match (failed.into_inner(), stop.into_inner()) {
+        (Some(error), _) => Err(error),
+        (None, true) => Err(Error::Interrupted),
+        (None, false) => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -18,11 +18,13 @@ use crate::{pool, simd};
 use array::{Array, class_axis};
 use call::{
     Derivatives, ElementCall, LossCall, Tokenwise, WarpCall, alpha_of, axis_of, base_of, detached,
-    gamma_of, guarded, ignore_index_of, integer, label_smoothing_of, scalar, some_axis_of, tokens,
-    warp_of, weighing_of, z_loss_of,
+    gamma_of, guarded, ignore_index_of, integer, keepdims_of, label_smoothing_of, log_target_of,
+    reduction_of, return_grad_of, return_hess_of, scalar, some_axis_of, tokens, warp_of,
+    weighing_of, z_loss_of,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
 
 #[pyfunction]
 #[allow(clippy::too_many_arguments, reason = "the signature is torch's and ours")]
@@ -31,16 +33,16 @@ fn cross_entropy<'py>(
     target: &Bound<'py, PyAny>,
     weight: Option<&Bound<'py, PyAny>>,
     #[pyo3(from_py_with = ignore_index_of)] ignore_index: i64,
-    reduction: &str,
+    #[pyo3(from_py_with = reduction_of)] reduction: PyBackedStr,
     weighing: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = label_smoothing_of)] label_smoothing: f64,
     warp: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = z_loss_of)] z_loss: f64,
     #[pyo3(from_py_with = some_axis_of)] axis: Option<isize>,
-    return_grad: bool,
+    #[pyo3(from_py_with = return_grad_of)] return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
-    return_hess: bool,
+    #[pyo3(from_py_with = return_hess_of)] return_hess: bool,
     hess_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
@@ -49,7 +51,7 @@ fn cross_entropy<'py>(
             target,
             weight,
             ignore_index,
-            (reduction, weighing_of(weighing)?),
+            (&reduction, weighing_of(weighing)?),
             axis,
             true,
         )?;
@@ -71,10 +73,10 @@ fn nll_loss<'py>(
     target: &Bound<'py, PyAny>,
     weight: Option<&Bound<'py, PyAny>>,
     #[pyo3(from_py_with = ignore_index_of)] ignore_index: i64,
-    reduction: &str,
+    #[pyo3(from_py_with = reduction_of)] reduction: PyBackedStr,
     weighing: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = some_axis_of)] axis: Option<isize>,
-    return_grad: bool,
+    #[pyo3(from_py_with = return_grad_of)] return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
@@ -84,7 +86,7 @@ fn nll_loss<'py>(
             target,
             weight,
             ignore_index,
-            (reduction, weighing_of(weighing)?),
+            (&reduction, weighing_of(weighing)?),
             axis,
             false,
         )?;
@@ -99,9 +101,9 @@ fn binary_cross_entropy<'py>(
     input: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
     weight: Option<&Bound<'py, PyAny>>,
-    reduction: &str,
+    #[pyo3(from_py_with = reduction_of)] reduction: PyBackedStr,
     weighing: &Bound<'py, PyAny>,
-    return_grad: bool,
+    #[pyo3(from_py_with = return_grad_of)] return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
@@ -110,7 +112,7 @@ fn binary_cross_entropy<'py>(
             ("input", input),
             ("target", target),
             [weight, None],
-            (reduction, weighing_of(weighing)?),
+            (&reduction, weighing_of(weighing)?),
         )?;
         let derivatives = Derivatives::new(return_grad, grad_output, grad_out);
         call.run(&derivatives, None, compute::binary_cross_entropy::binary_cross_entropy)
@@ -123,13 +125,13 @@ fn binary_cross_entropy_with_logits<'py>(
     input: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
     weight: Option<&Bound<'py, PyAny>>,
-    reduction: &str,
+    #[pyo3(from_py_with = reduction_of)] reduction: PyBackedStr,
     weighing: &Bound<'py, PyAny>,
     pos_weight: Option<&Bound<'py, PyAny>>,
-    return_grad: bool,
+    #[pyo3(from_py_with = return_grad_of)] return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
-    return_hess: bool,
+    #[pyo3(from_py_with = return_hess_of)] return_hess: bool,
     hess_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
@@ -137,7 +139,7 @@ fn binary_cross_entropy_with_logits<'py>(
             ("input", input),
             ("target", target),
             [weight, pos_weight],
-            (reduction, weighing_of(weighing)?),
+            (&reduction, weighing_of(weighing)?),
         )?;
         let derivatives =
             Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
@@ -155,12 +157,12 @@ fn multilabel_soft_margin_loss<'py>(
     input: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
     weight: Option<&Bound<'py, PyAny>>,
-    reduction: &str,
+    #[pyo3(from_py_with = reduction_of)] reduction: PyBackedStr,
     weighing: &Bound<'py, PyAny>,
-    return_grad: bool,
+    #[pyo3(from_py_with = return_grad_of)] return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
-    return_hess: bool,
+    #[pyo3(from_py_with = return_hess_of)] return_hess: bool,
     hess_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
@@ -168,7 +170,7 @@ fn multilabel_soft_margin_loss<'py>(
             ("input", input),
             ("target", target),
             [weight, None],
-            (reduction, weighing_of(weighing)?),
+            (&reduction, weighing_of(weighing)?),
         )?
         .by_rows(-1, true)?;
         let derivatives =
@@ -186,12 +188,12 @@ fn multilabel_soft_margin_loss<'py>(
 fn soft_margin_loss<'py>(
     input: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
-    reduction: &str,
+    #[pyo3(from_py_with = reduction_of)] reduction: PyBackedStr,
     weighing: &Bound<'py, PyAny>,
-    return_grad: bool,
+    #[pyo3(from_py_with = return_grad_of)] return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
-    return_hess: bool,
+    #[pyo3(from_py_with = return_hess_of)] return_hess: bool,
     hess_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
@@ -199,7 +201,7 @@ fn soft_margin_loss<'py>(
             ("input", input),
             ("target", target),
             [None, None],
-            (reduction, weighing_of(weighing)?),
+            (&reduction, weighing_of(weighing)?),
         )?;
         let derivatives =
             Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
@@ -214,12 +216,12 @@ fn sigmoid_focal_loss<'py>(
     targets: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = alpha_of)] alpha: f64,
     #[pyo3(from_py_with = gamma_of)] gamma: f64,
-    reduction: &str,
+    #[pyo3(from_py_with = reduction_of)] reduction: PyBackedStr,
     weighing: &Bound<'py, PyAny>,
-    return_grad: bool,
+    #[pyo3(from_py_with = return_grad_of)] return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
-    return_hess: bool,
+    #[pyo3(from_py_with = return_hess_of)] return_hess: bool,
     hess_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
@@ -227,7 +229,7 @@ fn sigmoid_focal_loss<'py>(
             ("inputs", inputs),
             ("targets", targets),
             [None, None],
-            (reduction, weighing_of(weighing)?),
+            (&reduction, weighing_of(weighing)?),
         )?;
         let derivatives =
             Derivatives::new(return_grad, grad_output, grad_out).with_hess(return_hess, hess_out);
@@ -243,23 +245,24 @@ fn sigmoid_focal_loss<'py>(
 fn kl_div<'py>(
     input: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
-    reduction: &str,
+    #[pyo3(from_py_with = reduction_of)] reduction: PyBackedStr,
     weighing: &Bound<'py, PyAny>,
-    log_target: bool,
-    return_grad: bool,
+    #[pyo3(from_py_with = log_target_of)] log_target: bool,
+    #[pyo3(from_py_with = return_grad_of)] return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
-        let by_batch = reduction == "batchmean";
-        if !by_batch && Reduction::parse(reduction).is_err() {
+        let by_batch = &*reduction == "batchmean";
+        if !by_batch && Reduction::parse(&reduction).is_err() {
             return Err(PyValueError::new_err(format!(
-                "reduction must be 'none', 'mean', 'batchmean' or 'sum', got {reduction:?}"
+                "reduction must be 'none', 'mean', 'batchmean' or 'sum', got {:?}",
+                &*reduction
             )));
         }
         let weighing = weighing_of(weighing)?;
-        weighing.check(reduction)?;
-        let reduction = if by_batch { "mean" } else { reduction };
+        weighing.check(&reduction)?;
+        let reduction = if by_batch { "mean" } else { &reduction };
         let call = ElementCall::new(
             ("input", input),
             ("target", target),
@@ -298,7 +301,7 @@ fn entropy<'py>(
     p: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = axis_of)] axis: isize,
     #[pyo3(from_py_with = base_of)] base: Option<f64>,
-    return_grad: bool,
+    #[pyo3(from_py_with = return_grad_of)] return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
@@ -316,10 +319,10 @@ fn entropy_with_logits<'py>(
     #[pyo3(from_py_with = axis_of)] axis: isize,
     #[pyo3(from_py_with = base_of)] base: Option<f64>,
     warp: &Bound<'py, PyAny>,
-    return_grad: bool,
+    #[pyo3(from_py_with = return_grad_of)] return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
-    return_hess: bool,
+    #[pyo3(from_py_with = return_hess_of)] return_hess: bool,
     hess_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {
@@ -335,7 +338,7 @@ fn entropy_with_logits<'py>(
 fn binary_entropy<'py>(
     p: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = base_of)] base: Option<f64>,
-    return_grad: bool,
+    #[pyo3(from_py_with = return_grad_of)] return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
@@ -450,7 +453,7 @@ fn token_log_prob<'py>(
     target: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = some_axis_of)] axis: Option<isize>,
     warp: &Bound<'py, PyAny>,
-    return_grad: bool,
+    #[pyo3(from_py_with = return_grad_of)] return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
     wide: bool,
@@ -548,7 +551,7 @@ fn logsumexp<'py>(
     py: Python<'py>,
     input: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = axis_of)] axis: isize,
-    keepdims: bool,
+    #[pyo3(from_py_with = keepdims_of)] keepdims: bool,
     warp: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     guarded(|| {

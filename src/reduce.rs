@@ -2,12 +2,12 @@
 //! gradients.
 
 use crate::error::{Error, Result};
+use crate::memory::{self, resize};
 use crate::pool::{self, Crew};
 use crate::simd;
 use crate::simd::sum::Compensated;
 use crate::view::{Order, Rows, Spans, View, show_shape};
 use std::ops::Range;
-use std::sync::OnceLock;
 
 /// What becomes of the losses of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -161,11 +161,11 @@ fn magnitudes(rows: &Rows<'_>) -> [f64; 2] {
 /// Where `interrupted` says so.
 fn total(rows: &Rows<'_>, interrupted: &dyn Fn() -> bool) -> Result<f64> {
     let spans = Spans::new(rows.rows(), 32 * GROUP, Vec::new());
-    let sums: Vec<OnceLock<Compensated>> = vec![OnceLock::new(); spans.count()];
+    let sums = memory::places::<Compensated>(spans.count())?;
     let crew = Crew::of(rows.rows(), PARALLEL);
     pool::run(&spans, crew, interrupted, |span, some: &mut Vec<f64>| {
         let mut sum = Compensated::default();
-        some.resize(GROUP, 0.0);
+        resize(some, GROUP, 0.0);
         for start in span.rows().step_by(GROUP) {
             let some = &mut some[..GROUP.min(span.rows().end - start)];
             rows.stage_column(start..start + some.len(), some);
@@ -213,8 +213,8 @@ pub(crate) const NO_INDEX: i64 = i64::MIN;
 pub(crate) struct Census {
     /// The sum of the weights of the rows that count, each 1 without weights.
     counted: Compensated,
-    /// The first row with a class out of range.
-    pub(crate) wrong: Option<usize>,
+    /// The first row with a class out of range, and that class as it was read.
+    pub(crate) wrong: Option<(usize, i64)>,
 }
 
 impl Census {
@@ -231,7 +231,7 @@ impl Census {
         let mut census = Self::default();
         if bad > 0 {
             let is_bad = |t: &i64| Some(*t) != ignore_index && *t as u64 >= classes as u64;
-            census.wrong = target.iter().position(is_bad).map(|at| first + at);
+            census.wrong = target.iter().position(is_bad).map(|at| (first + at, target[at]));
         } else if weight.is_some() || sample.is_some() {
             for (i, &t) in target.iter().enumerate().filter(|(_, t)| Some(**t) != ignore_index) {
                 let of_class = weight.map_or(1.0, |weight| weight[t as usize]);
@@ -269,7 +269,7 @@ pub(crate) fn census(
 ) -> Result<Census> {
     let ignore_index = ignore_index.or(sample.map(|_| NO_INDEX));
     let spans = Spans::new(target.rows(), 32 * GROUP, Vec::new());
-    let found: Vec<OnceLock<Census>> = vec![OnceLock::new(); spans.count()];
+    let found = memory::places::<Census>(spans.count())?;
     let crew = Crew::of(target.rows(), PARALLEL);
     pool::run(&spans, crew, interrupted, |span, scratch: &mut (Vec<i64>, Vec<f64>)| {
         let mut census = Census::default();
@@ -277,10 +277,10 @@ pub(crate) fn census(
         for start in rows.clone().step_by(GROUP) {
             let rows = start..(start + GROUP).min(rows.end);
             let (targets, own) = scratch;
-            targets.resize(rows.len(), 0);
+            resize(targets, rows.len(), 0);
             target.stage_indices(rows.clone(), targets);
             let own = sample.zip(ignore_index).map(|(sample, ignored)| {
-                own.resize(rows.len(), 0.0);
+                resize(own, rows.len(), 0.0);
                 stage_weights(sample, rows, targets, ignored, own);
                 &own[..]
             });

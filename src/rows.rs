@@ -24,6 +24,7 @@ mod summary;
 mod tile;
 
 use crate::error::Result;
+use crate::memory;
 use crate::pool::{self, Crew};
 use crate::reduce::Census;
 use crate::simd::sum::Compensated;
@@ -34,7 +35,6 @@ use mass::{Mass, with_parts};
 use scratch::Scratch;
 use settle::{MORE, Room, Settle, settle_rows, wanted};
 use std::ops::Range;
-use std::sync::OnceLock;
 pub(crate) use summary::{Field, ROWS};
 
 /// With fewer classes than these, lanes are rows: where a vector has sixteen lanes, and where it has
@@ -160,7 +160,7 @@ impl<'a, F: Element, L: Settle> Job<'a, F, L> {
         } else {
             let step = (SPAN / classes.max(1)).max(1).next_multiple_of(group);
             let spans = Spans::new(rows, step, outputs);
-            let results = vec![OnceLock::new(); spans.count()];
+            let results = memory::places(spans.count())?;
             pool::run(&spans, Crew::of(rows * classes, PARALLEL), interrupted, |span, scratch| {
                 let result = shared.span(span, along, group, scratch);
                 results[span.index()].set(result).expect("a span is drawn once");

@@ -14,6 +14,7 @@ mod rows;
 pub use rows::{Layout, Lines, LinesMut, Order, Rows, RowsMut, Span, Spans};
 
 use crate::float::{Format, Real};
+use crate::memory;
 use std::marker::PhantomData;
 
 /// A strided buffer of any element type, borrowed for `'a`.
@@ -154,7 +155,7 @@ impl<'a> View<'a> {
     /// All elements in C order, as `F`.
     pub fn to_vec<F: Real>(&self) -> Vec<F> {
         let rows = Rows::new(self.clone(), None, &Order::c(self.shape.len()));
-        let mut all = vec![F::default(); self.len()];
+        let mut all = memory::zeroed(self.len());
         rows.stage_column(0..self.len(), &mut all);
         all
     }

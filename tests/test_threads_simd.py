@@ -1,23 +1,17 @@
-"""The same bits at any number of threads; the same bars on every instruction set; forks."""
+"""The same bits at any number of threads; the same bars on every instruction set."""
 
 import concurrent.futures
-import multiprocessing
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import reference
 from reference import assert_result, assert_within
+from subprocesses import run
 
 import crossent
 import crossent.functional as F
 from crossent import _core
 
-HERE = Path(__file__).parent
 LEVELS = ["baseline", "avx2", "avx512"]
 NATIVE = crossent.simd_level()
 
@@ -162,24 +156,6 @@ def test_nothing_of_an_earlier_call_remains(rng):
                 assert np.all(signs | np.isnan(a)), f"call {i}"
 
 
-def run(script, *arguments, timeout=300, **environment):
-    """A Python process in the tests' folder, with more environment variables."""
-    command = [
-        sys.executable,
-        *([script] if script.endswith(".py") else ["-c", script]),
-        *arguments,
-    ]
-    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.run(
-        command,
-        env={**os.environ, "PYTHONPATH": path, **environment},
-        cwd=HERE,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-
-
 @pytest.mark.parametrize("shape", [(64, 40_000), (300_000, 9), (3, 9, 300, 300)], ids=str)
 def test_the_same_bits_in_new_and_in_used_memory(shape, rng):
     """Large outputs are written past the caches, but for memory that was never written."""
@@ -234,59 +210,6 @@ def test_threads_from_the_environment(threads):
     assert int(done.stdout) == threads
 
 
-def workload():
-    """A batch that is split among threads, whose answer is log 1000 for every row."""
-    x = np.zeros((4000, 1000), np.float32)
-    y = np.arange(4000) % 1000
-    loss, grad = F.cross_entropy(x, y, return_grad=True)
-    assert_within(np.asarray(loss), np.log(np.longdouble(1000)), 2)
-    want = (np.full((1, 1000), 1e-3) - (np.arange(1000) == 5)) / 4000
-    assert_within(grad[5:6], want, 6)
-    return float(loss)
-
-
-def _work(connection):
-    connection.send(workload())
-    connection.close()
-
-
-PARALLEL_CHILDREN = """
-import multiprocessing
-import sys
-
-import test_threads_simd as tests
-
-if __name__ == "__main__":
-    here = tests.workload()
-    context = multiprocessing.get_context(sys.argv[1])
-    for _ in range(3):
-        ours, theirs = context.Pipe()
-        child = context.Process(target=tests._work, args=(theirs,))
-        child.start()
-        theirs.close()
-        answered = ours.poll(60)
-        there = ours.recv() if answered else None
-        if not answered:
-            child.kill()
-        child.join(60)
-        assert answered, "the child hangs"
-        assert there == here and child.exitcode == 0
-    assert tests.workload() == here
-    print("done")
-"""
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_child_processes_after_a_parallel_call(method, tmp_path):
-    """A thread pool does not survive a fork: the child must not wait for it."""
-    assert method in multiprocessing.get_all_start_methods()
-    script = tmp_path / "parent.py"
-    script.write_text(PARALLEL_CHILDREN)
-    done = run(str(script), method)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.split() == ["done"]
-
-
 def test_many_python_threads_at_once(rng):
     cases = []
     for seed, shape in enumerate([(500, 1000), (4, 21, 64, 64), (5, 60_001), (50_000, 3)] * 4):
@@ -301,27 +224,6 @@ def test_many_python_threads_at_once(rng):
                 assert got[1].tobytes() == want[1].tobytes()
     for (x, y), got in list(zip(cases, alone, strict=True))[:4]:
         assert_result(got, reference.cross_entropy(x, y))
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no timer to interrupt")
-def test_an_interrupt_ends_a_long_call():
-    """Rows that are one in memory: seconds of work without the memory for it."""
-    x = np.broadcast_to(np.zeros(1000, np.float32), (4_000_000, 1000))
-    y = np.broadcast_to(0, len(x))
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            F.cross_entropy(x, y)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    # The next call is none the worse.
-    np.testing.assert_allclose(F.cross_entropy(x[:10], y[:10]), np.log(1000), rtol=1e-6)
 
 
 def test_small_calls_stay_on_their_thread():

@@ -3,6 +3,10 @@
 Arrays are NumPy's: float16, bfloat16 (of `ml_dtypes`), float32 and float64, of any strides, byte
 order and alignment, read where they lie. Losses are in nats. What torch does not have is
 keyword-only.
+
+What an argument cannot be is refused before anything is written, by the errors that each function
+names. Every function also raises MemoryError where it cannot have the memory for an answer or to
+work in, and can be interrupted (KeyboardInterrupt); what it was writing to is undefined then.
 """
 
 from __future__ import annotations

@@ -131,14 +131,15 @@ impl<'a> Inputs<'a> {
     /// # Errors
     /// Where a target class was out of range.
     pub(crate) fn counted(&self, census: &Census, target: &Rows<'a>, order: &Order) -> Result<f64> {
-        let Some(row) = census.wrong else { return Ok(census.counted()) };
+        let Some((row, class)) = census.wrong else { return Ok(census.counted()) };
         let index = order.without(self.axis).index_of(self.target.shape(), row);
         let index: Vec<_> = index.iter().map(ToString::to_string).collect();
         let place =
             if index.is_empty() { String::new() } else { format!("[{}]", index.join(", ")) };
+        // One that i64 cannot hold was read as its maximum.
+        let class = if class == i64::MAX { target.index(row) } else { class.into() };
         Err(Error::Index(format!(
-            "target{place} = {} is out of range for {} classes",
-            target.index(row),
+            "target{place} = {class} is out of range for {} classes",
             self.input.shape()[self.axis]
         )))
     }

@@ -27,6 +27,7 @@
 use super::common::{Inputs, Outputs, Targets, fill_upstream};
 use crate::error::{Error, Result};
 use crate::float::Kind;
+use crate::memory;
 use crate::reduce::{Census, Upstream};
 use crate::rows::mass::Mass;
 use crate::rows::settle::{Coefficients, Factors, IGNORED, MORE, Settle, Settled, Softmax, Terms};
@@ -262,8 +263,8 @@ fn compute<F: Element, const EXACT: bool>(
     let even = smoothing / count;
     let even = [even, -even.mul_add(count, -smoothing) / count];
     let share = two_sum(1.0, -smoothing);
-    let weight: Option<Vec<F>> =
-        inputs.weight.as_ref().map(|w| w.iter().map(|w| F::of(*w)).collect());
+    let narrow = |w: &Vec<f64>| memory::caught(|| memory::collect(w.iter().map(|w| F::of(*w))));
+    let weight = inputs.weight.as_ref().map(narrow).transpose()?;
 
     // Nothing is written over where only losses are wanted: targets may be checked as rows come.
     let checked = outputs.grad.is_some() || outputs.hess.is_some();
@@ -301,7 +302,7 @@ fn compute<F: Element, const EXACT: bool>(
             target,
             classes,
             ignore_index: inputs.ignore_index,
-            weight: inputs.weight.clone(),
+            weight: inputs.weight.as_deref().map(memory::copied).transpose()?,
             sample,
             upstream: checked.then_some((upstream, denominator)),
             checked,

@@ -5,13 +5,13 @@
 
 use super::common::{Inputs, Outputs, Targets};
 use crate::error::Result;
+use crate::memory;
 use crate::pool::{self, Crew};
 use crate::reduce::PARALLEL;
 use crate::rows::ROWS;
 use crate::rows::settle::{IGNORED, Terms};
 use crate::simd::sum::Compensated;
 use crate::view::{Rows, RowsMut, Spans};
-use std::sync::OnceLock;
 
 /// Elements of the gradient that are written at a time.
 const TILE: usize = 16 << 10;
@@ -39,7 +39,7 @@ pub fn nll_loss(
         target,
         classes,
         ignore_index: inputs.ignore_index,
-        weight: inputs.weight.clone(),
+        weight: inputs.weight.as_deref().map(memory::copied).transpose()?,
         sample,
         upstream: Some((inputs.upstream(&order), denominator)),
         checked: true,
@@ -56,7 +56,7 @@ pub fn nll_loss(
     let group = (TILE / classes.max(1)).clamp(1, 512);
     let spans =
         Spans::new(rows, (4 * TILE / if work > rows { classes } else { 1 }).max(group), all);
-    let sums: Vec<OnceLock<Compensated>> = vec![OnceLock::new(); spans.count()];
+    let sums = memory::places::<Compensated>(spans.count())?;
 
     type Scratch = (Terms, (Vec<f64>, Vec<f64>));
     pool::run(
@@ -72,6 +72,7 @@ pub fn nll_loss(
                 terms.begin(n);
                 targets.fill(rows.clone(), terms);
                 losses.clear();
+                memory::reserve(losses, n);
                 losses.extend(rows.clone().enumerate().map(|(i, row)| {
                     let term = &terms.rows[i / ROWS];
                     let weight = term.hard.0[i % ROWS] * term.live.0[i % ROWS];
@@ -95,7 +96,7 @@ pub fn nll_loss(
                     let (row_step, class_step) =
                         if input.classes_are_close() { (block.len(), 1) } else { (1, n) };
                     tile.clear();
-                    tile.resize(n * block.len(), 0.0);
+                    memory::resize(tile, n * block.len(), 0.0);
                     for i in 0..n {
                         let class =
                             usize::try_from(terms.target[i]).ok().filter(|c| block.contains(c));

@@ -4,9 +4,10 @@
 
 use crate::error::Error;
 use crate::float::{Format, Kind};
+use crate::memory;
 use crate::view::{LARGE, View, ViewMut};
 use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods, npyffi};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -34,6 +35,12 @@ macro_rules! numpy_attribute {
 }
 pub(super) use numpy_attribute;
 
+/// The error of an argument of another type than it must have.
+pub(super) fn wrong_type(name: &str, want: &str, given: &Bound<'_, PyAny>) -> PyErr {
+    let kind = given.get_type().name().map_or_else(|e| e.to_string(), |n| n.to_string());
+    PyTypeError::new_err(format!("{name} must be {want}, got {kind}"))
+}
+
 /// Whether the object is an ndarray itself, none of its subclasses.
 fn is_plain(object: &Bound<'_, PyAny>) -> bool {
     object.is_exact_instance_of::<PyUntypedArray>()
@@ -53,9 +60,21 @@ fn as_array<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, 
              ignore_index"
         )));
     }
-    let array = numpy_attribute!(py, "asarray")?.call1((object,)).map_err(|e| {
+    // NumPy's `asarray` knows nothing of DLPack.
+    let by_dlpack =
+        !object.hasattr(intern!(py, "__array__"))? && object.hasattr(intern!(py, "__dlpack__"))?;
+    let convert = if by_dlpack {
+        numpy_attribute!(py, "from_dlpack")?
+    } else {
+        numpy_attribute!(py, "asarray")?
+    };
+    let array = convert.call1((object,)).map_err(|e| {
         // What is not about the object, such as an interrupt, is not ours to rename.
-        if !e.is_instance_of::<PyTypeError>(py) && !e.is_instance_of::<PyValueError>(py) {
+        let is_about_it = e.is_instance_of::<PyTypeError>(py)
+            || e.is_instance_of::<PyValueError>(py)
+            || e.is_instance_of::<PyRuntimeError>(py)
+            || e.is_instance_of::<PyBufferError>(py);
+        if !is_about_it {
             return e;
         }
         let what = format!("{name} must be an array or array-like: {}", e.value(py));
@@ -244,7 +263,15 @@ impl<'py> Array<'py> {
         } else {
             numpy_attribute!(py, "float32")?
         };
-        let array = numpy_attribute!(py, "empty")?.call1((PyTuple::new(py, shape)?, dtype))?;
+        let shape = PyTuple::new(py, shape)?;
+        // Of what no memory can hold NumPy says that it is no value.
+        let array = numpy_attribute!(py, "empty")?.call1((&shape, dtype)).map_err(|e| {
+            if e.is_instance_of::<PyValueError>(py) {
+                PyMemoryError::new_err(format!("out of memory: losses of shape {shape}"))
+            } else {
+                e
+            }
+        })?;
         Ok(Self { array: array.cast_into()?, format: Format::native(kind) })
     }
 
@@ -271,10 +298,7 @@ impl<'py> Array<'py> {
         };
         let fits = given.is_instance_of::<PyUntypedArray>();
         if !fits {
-            return Err(PyTypeError::new_err(format!(
-                "{name} must be a NumPy array, got {}",
-                given.get_type().name()?
-            )));
+            return Err(wrong_type(name, "a NumPy array", given));
         }
         let array = as_array(name, given)?;
         let format = format_of(&array).ok().filter(|f| f.kind == self.format.kind);
@@ -397,11 +421,15 @@ fn overlaps_itself(shape: &[usize], strides: &[isize], size: usize) -> bool {
     if count > 1 << 20 || axes.iter().any(|(step, _)| *step == 0) {
         return true;
     }
-    let mut offsets = vec![0usize];
+    let mut offsets = Vec::new();
+    memory::reserve(&mut offsets, count);
+    offsets.push(0);
     for (step, n) in axes {
-        let so_far = offsets.clone();
+        let so_far = offsets.len();
         for i in 1..n {
-            offsets.extend(so_far.iter().map(|at| at + i * step));
+            offsets.extend_from_within(..so_far);
+            let new = i * so_far;
+            offsets[new..].iter_mut().for_each(|at| *at += i * step);
         }
     }
     offsets.sort_unstable();

@@ -1,16 +1,19 @@
 //! One call of a loss: from Python's arguments to a detached kernel, and back.
 
-use super::array::{Array, class_axis, numpy_attribute};
+use super::array::{Array, class_axis, numpy_attribute, wrong_type};
 use crate::error::{Error, Result};
 use crate::float::Kind;
 use crate::losses::token_log_prob::{Answers, Gradient, Tokens, token_log_prob};
 use crate::losses::{Elements, Inputs, Outputs};
+use crate::memory;
 use crate::reduce::{Reduce, Reduction};
 use crate::warp::Warp;
 use pyo3::exceptions::{
-    PyIndexError, PyKeyboardInterrupt, PyOverflowError, PyRuntimeError, PyTypeError, PyValueError,
+    PyIndexError, PyKeyboardInterrupt, PyMemoryError, PyOverflowError, PyRuntimeError, PyTypeError,
+    PyValueError,
 };
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyTuple;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -22,14 +25,16 @@ impl From<Error> for PyErr {
             Error::Value(_) => PyValueError::new_err(message),
             Error::Type(_) => PyTypeError::new_err(message),
             Error::Index(_) => PyIndexError::new_err(message),
+            Error::Memory(_) => PyMemoryError::new_err(message),
             Error::Interrupted => PyKeyboardInterrupt::new_err(()),
         }
     }
 }
 
-/// Runs a function; a panic becomes a RuntimeError, which servers survive.
+/// Runs a function; a panic becomes a RuntimeError, which servers survive, and memory that cannot be
+/// had a MemoryError.
 pub(super) fn guarded<T>(f: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
-    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
+    catch_unwind(AssertUnwindSafe(|| memory::caught(f)?)).unwrap_or_else(|panic| {
         let what = panic
             .downcast_ref::<String>()
             .map(String::as_str)
@@ -125,10 +130,8 @@ impl<'py> Derivatives<'py> {
         let both = Self { return_both: true, ..Self::new(true, grad_output, None) };
         let Some(given) = grad_out else { return Ok(both) };
         let Ok((first, second)) = given.extract() else {
-            return Err(PyTypeError::new_err(format!(
-                "grad_out must be a pair of arrays where return_grad is 'both', got {}",
-                given.get_type().name()?
-            )));
+            let want = "a pair of arrays where return_grad is 'both'";
+            return Err(wrong_type("grad_out", want, given));
         };
         Ok(Self { grad_out: Some(first), second_out: Some(second), ..both })
     }
@@ -147,46 +150,54 @@ where
         if error.is_instance_of::<PyOverflowError>(given.py()) {
             PyValueError::new_err(format!("{name} must fit 64 bits, got {given}"))
         } else {
-            let kind = given.get_type().name().map_or_else(|e| e.to_string(), |n| n.to_string());
-            PyTypeError::new_err(format!("{name} must be an integer, got {kind}"))
+            wrong_type(name, "an integer", given)
         }
     })
-}
-
-pub(super) fn ignore_index_of(given: &Bound<'_, PyAny>) -> PyResult<i64> {
-    integer("ignore_index", given)
-}
-
-pub(super) fn axis_of(given: &Bound<'_, PyAny>) -> PyResult<isize> {
-    integer("axis", given)
-}
-
-pub(super) fn some_axis_of(given: &Bound<'_, PyAny>) -> PyResult<Option<isize>> {
-    if given.is_none() { Ok(None) } else { axis_of(given).map(Some) }
 }
 
 /// A number; the error names the argument.
 fn real(name: &str, given: &Bound<'_, PyAny>) -> PyResult<f64> {
-    given.extract().map_err(|_| {
-        let kind = given.get_type().name().map_or_else(|e| e.to_string(), |n| n.to_string());
-        PyTypeError::new_err(format!("{name} must be a number, got {kind}"))
+    given.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(given.py()) {
+            PyValueError::new_err(format!("{name} must fit a float, got {given}"))
+        } else {
+            wrong_type(name, "a number", given)
+        }
     })
 }
 
-/// Numbers whose errors name them.
-macro_rules! reals {
-    ($($function:ident: $name:literal;)*) => {$(
-        pub(super) fn $function(given: &Bound<'_, PyAny>) -> PyResult<f64> {
-            real($name, given)
+fn flag(name: &str, given: &Bound<'_, PyAny>) -> PyResult<bool> {
+    given.extract().map_err(|_| wrong_type(name, "a bool", given))
+}
+
+/// Arguments whose errors name them.
+macro_rules! arguments {
+    ($($function:ident: $of:ident($name:literal) -> $type:ty;)*) => {$(
+        pub(super) fn $function(given: &Bound<'_, PyAny>) -> PyResult<$type> {
+            $of($name, given)
         }
     )*};
 }
 
-reals! {
-    label_smoothing_of: "label_smoothing";
-    z_loss_of: "z_loss";
-    alpha_of: "alpha";
-    gamma_of: "gamma";
+arguments! {
+    label_smoothing_of: real("label_smoothing") -> f64;
+    z_loss_of: real("z_loss") -> f64;
+    alpha_of: real("alpha") -> f64;
+    gamma_of: real("gamma") -> f64;
+    ignore_index_of: integer("ignore_index") -> i64;
+    axis_of: integer("axis") -> isize;
+    return_grad_of: flag("return_grad") -> bool;
+    return_hess_of: flag("return_hess") -> bool;
+    log_target_of: flag("log_target") -> bool;
+    keepdims_of: flag("keepdims") -> bool;
+}
+
+pub(super) fn reduction_of(given: &Bound<'_, PyAny>) -> PyResult<PyBackedStr> {
+    given.extract().map_err(|_| wrong_type("reduction", "a string", given))
+}
+
+pub(super) fn some_axis_of(given: &Bound<'_, PyAny>) -> PyResult<Option<isize>> {
+    if given.is_none() { Ok(None) } else { axis_of(given).map(Some) }
 }
 
 pub(super) fn base_of(given: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
@@ -490,10 +501,7 @@ pub(super) fn tokens<'py>(
         Some(pair) => {
             let Ok((first, second)) = pair.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>)>()
             else {
-                return Err(PyTypeError::new_err(format!(
-                    "grad_output must be a pair, of log_prob and of entropy, got {}",
-                    pair.get_type().name()?
-                )));
+                return Err(wrong_type("grad_output", "a pair, of log_prob and of entropy", pair));
             };
             [
                 Some(Array::numbers("grad_output[0]", &first)?),

@@ -11,6 +11,7 @@ use super::scratch::{Buffer, Raw, Scratch};
 use super::settle::{Coefficients, IGNORED, NEAR, Room, Settle};
 use super::summary::{ROWS, Summary};
 use super::{Emission, Shared, long};
+use crate::memory;
 use crate::simd::Element;
 use crate::view::{Rows, Span};
 use crate::warp::{Derivatives, Warped};
@@ -55,6 +56,7 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         };
         s.e.fit(exponentials);
         s.units.clear();
+        memory::reserve(&mut s.units, rows.len() * classes.div_ceil(BLOCK));
         let mut guess = None;
         for (i, row) in rows.clone().enumerate() {
             if P::RANKED {

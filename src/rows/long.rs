@@ -11,6 +11,7 @@ use super::scratch::Scratch;
 use super::settle::{IGNORED, Settle};
 use super::summary::Summary;
 use crate::error::Result;
+use crate::memory;
 use crate::pool::{self, Crew};
 use crate::reduce::Census;
 use crate::simd::sum::Compensated;
@@ -55,10 +56,10 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Vec<OnceLock<(Compensated, Census)>>> {
         let rows = self.input.rows();
-        let results = vec![OnceLock::new(); rows];
+        let results = memory::places(rows)?;
         let count = self.input.classes().div_ceil(PART);
         let spans = Spans::in_parts(rows, (count, PART), Vec::new());
-        let parts: Vec<OnceLock<Found>> = vec![OnceLock::new(); spans.count()];
+        let parts = memory::places::<Found>(spans.count())?;
         pool::run(&spans, Crew::All, interrupted, |span, s: &mut Scratch<F>| {
             self.begin(span, s);
             self.pick(0, span.rows().start, s);

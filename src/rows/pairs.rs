@@ -20,6 +20,7 @@ use super::scratch::{Buffer, Raw};
 use super::{ROWS, tile};
 use crate::error::Result;
 use crate::float::Kind;
+use crate::memory;
 use crate::pool::{self, Crew, Memory};
 use crate::reduce::Upstream;
 use crate::simd::exp::Shift;
@@ -148,12 +149,12 @@ impl<D: Divergence> Job<'_, D> {
         };
         let losses = place(self.losses.take());
         let grads = std::mem::take(&mut self.grads).map(&mut place);
-        let close = self.inputs[0].classes_are_close() || classes * TILE > LARGE;
+        let close = self.inputs[0].classes_are_close() || classes > LARGE / TILE;
         let along = classes >= ALONG && close;
         let height = if along { 1 } else { TILE };
         let step = (SPAN / classes.max(1)).max(1).next_multiple_of(height);
         let spans = Spans::new(rows, step, outputs);
-        let sums: Vec<std::sync::OnceLock<f64>> = vec![Default::default(); spans.count()];
+        let sums = memory::places::<f64>(spans.count())?;
         let crew = Crew::of(rows * classes, PARALLEL);
         pool::run(&spans, crew, interrupted, |span, scratch: &mut Scratch<F>| {
             let all = span.rows();
@@ -180,7 +181,11 @@ impl<D: Divergence> Job<'_, D> {
         let step = if along { classes } else { tile::step(n) };
         s.totals.clear();
         // Of no classes there is no softmax.
-        s.totals.resize(n.next_multiple_of(ROWS), if classes == 0 { f64::NAN } else { 0.0 });
+        memory::resize(
+            &mut s.totals,
+            n.next_multiple_of(ROWS),
+            if classes == 0 { f64::NAN } else { 0.0 },
+        );
         if classes == 0 {
             s.totals.truncate(n);
             if let Some(output) = losses {
@@ -189,7 +194,7 @@ impl<D: Divergence> Job<'_, D> {
             return;
         }
         s.upstream.clear();
-        s.upstream.resize(n.next_multiple_of(ROWS), 0.0);
+        memory::resize(&mut s.upstream, n.next_multiple_of(ROWS), 0.0);
         match &self.upstream {
             Upstream::Same(g) => s.upstream.fill(*g / self.unit),
             Upstream::PerRow(g) => {
@@ -222,7 +227,7 @@ impl<D: Divergence> Job<'_, D> {
             compute(&self.divergence, block, along, mended, &s.upstream, to, &mut s.totals)
         };
         if !run(&block, false) {
-            let mut copies = block.x.map(<[F]>::to_vec);
+            let mut copies = block.x.map(|x| memory::collect(x.iter().copied()));
             for copy in &mut copies {
                 for row in 0..n {
                     let (at, step) = if along { (0, 1) } else { (row, step) };

@@ -2,6 +2,7 @@
 
 use super::settle::{Factors, MORE, Terms};
 use super::summary::{Field, ROWS, Summary};
+use crate::memory::{self, resize};
 use crate::pool::Memory;
 use crate::simd::Element;
 use crate::view::Rows;
@@ -24,7 +25,7 @@ impl<F: Element> Buffer<F> {
         let spare = LINE / size_of::<F>();
         if self.memory.len() < len + spare {
             // Fresh memory of zeros is not touched before it is used.
-            self.memory = vec![F::default(); len + spare];
+            self.memory = memory::zeroed(len + spare);
             self.skip = self.memory.as_ptr().align_offset(LINE).min(spare);
         }
         self.len = len;
@@ -137,11 +138,11 @@ impl<F: Element> Scratch<F> {
         let groups = rows.div_ceil(ROWS);
         self.terms.begin(rows);
         if self.losses.len() < groups {
-            self.summaries.resize(groups, Summary::default());
-            self.part.resize(groups, Summary::default());
-            self.losses.resize(groups, Field::default());
-            self.more.resize(groups, [Field::default(); MORE]);
-            self.factors.resize(groups, Factors::default());
+            resize(&mut self.summaries, groups, Summary::default());
+            resize(&mut self.part, groups, Summary::default());
+            resize(&mut self.losses, groups, Field::default());
+            resize(&mut self.more, groups, [Field::default(); MORE]);
+            resize(&mut self.factors, groups, Factors::default());
         }
     }
 }

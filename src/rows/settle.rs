@@ -3,6 +3,7 @@
 
 use super::summary::{Field, ROWS, Summary};
 use crate::float::Kind;
+use crate::memory::resize;
 use crate::pool::Memory;
 use crate::reduce::{Census, stage_weights};
 use crate::simd::exp::Shift;
@@ -151,9 +152,9 @@ impl Terms {
     /// Makes room for so many rows; those that fill the last group up have no class.
     pub(crate) fn begin(&mut self, rows: usize) {
         let groups = rows.div_ceil(ROWS);
-        self.target.resize(groups * ROWS, NO_CLASS);
+        resize(&mut self.target, groups * ROWS, NO_CLASS);
         self.target[rows..].fill(NO_CLASS);
-        self.rows.resize(groups, Term::default());
+        resize(&mut self.rows, groups, Term::default());
     }
 
     /// Rows that count, without target classes.
@@ -168,7 +169,7 @@ impl Terms {
     pub(crate) fn take_weights(&mut self, sample: &Rows<'_>, rows: Range<usize>, ignored: i64) {
         let n = rows.len();
         self.own.clear();
-        self.own.resize(self.target.len(), 0.0);
+        resize(&mut self.own, self.target.len(), 0.0);
         stage_weights(sample, rows, &mut self.target[..n], ignored, &mut self.own[..n]);
     }
 
