@@ -102,3 +102,28 @@ sys.exit(example.main())
     done = run_python("-c", script)
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stderr.endswith("error: the losses differ\n")
+
+
+def test_boosting_trains_on_the_objectives():
+    done = run_python("boosting.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert float(re.search(r"scores at most (\S+) apart", done.stdout)[1]) < 1e-4
+    accuracies = [float(share) for share in re.findall(r"accuracy (\S+)%", done.stdout)]
+    assert len(accuracies) == 6
+    assert min(accuracies) > 80
+    # Smoothing keeps the surest answer from certainty.
+    assert float(re.search(r"surest answer has probability (\S+)", done.stdout)[1]) < 0.97
+
+
+def test_calibration_lowers_error_and_loss(tmp_path):
+    picture = tmp_path / "calibration.png"
+    done = run_python("calibration.py", "--out", str(picture))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    pattern = r"calibration error (\S+), log loss (\S+), accuracy (\S+)%"
+    numbers = [tuple(map(float, found)) for found in re.findall(pattern, done.stdout)]
+    assert len(numbers) == 4
+    for before, after in (numbers[:2], numbers[2:]):
+        assert after[0] < before[0]
+        assert after[1] < before[1]
+        assert after[2] == before[2]

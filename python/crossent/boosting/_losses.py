@@ -1,0 +1,185 @@
+"""The losses of boosting: from scores and labels, the derivatives and the mean.
+
+Nothing here knows a library. Scores are logits, (N) or (N, K), in the memory order that they come
+in; derivatives are in the same order and type.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from math import isfinite
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+import crossent.functional as F
+
+Array: TypeAlias = NDArray[Any]
+
+
+class Loss(ABC):
+    """A loss of logits, and how a library's labels are its targets."""
+
+    # Whether the second derivatives are never negative.
+    convex = True
+
+    @abstractmethod
+    def target(self, labels: Array, scores: Array) -> Array:
+        """The target that labels say, as `compute` takes it."""
+
+    @abstractmethod
+    def compute(self, scores: Array, target: Array, **options: Any) -> Any:
+        """The function of `crossent.functional`."""
+
+    def derivatives(
+        self,
+        scores: Array,
+        target: Array,
+        sample_weight: Array | None = None,
+        **options: Any,
+    ) -> tuple[Array, Array]:
+        """The gradient and the diagonal of the Hessian of the sum of the rows' losses."""
+        _, grad, hess = self.compute(
+            scores,
+            target,
+            sample_weight=self._spread(sample_weight, scores),
+            reduction="sum",
+            **{"return_grad": True, "return_hess": True, **options},
+        )
+        return grad, hess
+
+    def mean(self, scores: Array, target: Array, sample_weight: Array | None = None) -> float:
+        """The mean of the rows' losses."""
+        weight = self._spread(sample_weight, scores)
+        loss = self.compute(scores, target, sample_weight=weight, reduction="mean")
+        return float(loss) * self._losses_of_row(scores)
+
+    @abstractmethod
+    def logits(self, probabilities: Array) -> Array:
+        """The scores whose softmax or sigmoid these are."""
+
+    def _spread(self, sample_weight: Array | None, scores: Array) -> Array | None:
+        return sample_weight
+
+    def _losses_of_row(self, scores: Array) -> int:
+        return 1
+
+
+class Softmax(Loss):
+    """Cross-entropy of the softmax of K scores a row."""
+
+    def __init__(self, *, weight: ArrayLike | None = None, label_smoothing: float = 0.0) -> None:
+        if not 0.0 <= label_smoothing <= 1.0:
+            raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
+        self.weight = weight
+        self.label_smoothing = label_smoothing
+
+    def __repr__(self) -> str:
+        options = f"weight={self.weight!r}, label_smoothing={self.label_smoothing!r}"
+        return f"{type(self).__name__}({options})"
+
+    def target(self, labels: Array, scores: Array) -> Array:
+        if scores.ndim != 2:
+            raise ValueError(
+                "SoftmaxCrossEntropy needs a score for each class: set the number of classes, or "
+                "take BinaryCrossEntropy for two"
+            )
+        return labels if labels.ndim == 2 else class_indices(labels, scores.shape[1])
+
+    def compute(self, scores: Array, target: Array, **options: Any) -> Any:
+        return F.cross_entropy(
+            scores,
+            target,
+            self.weight,
+            label_smoothing=self.label_smoothing,
+            ignore_index=-1,
+            **options,
+        )
+
+    def logits(self, probabilities: Array) -> Array:
+        with np.errstate(divide="ignore"):
+            return np.log(probabilities)
+
+
+class Sigmoid(Loss):
+    """What the losses of the sigmoid family share: each score has a loss of its own."""
+
+    def target(self, labels: Array, scores: Array) -> Array:
+        if scores.ndim == labels.ndim:
+            if labels.size and not (labels.min() >= 0 and labels.max() <= 1):
+                raise ValueError(
+                    f"labels must be in [0, 1], got {labels.min()} to {labels.max()}; of more than "
+                    "two classes, set the number of classes"
+                )
+            return labels
+        return one_against_all(labels, scores)
+
+    def logits(self, probabilities: Array) -> Array:
+        with np.errstate(divide="ignore"):
+            logits: Array = np.log(probabilities) - np.log1p(-probabilities)
+        return logits
+
+    def _spread(self, sample_weight: Array | None, scores: Array) -> Array | None:
+        if sample_weight is None or scores.ndim == 1:
+            return sample_weight
+        return np.broadcast_to(np.asarray(sample_weight)[:, None], scores.shape)
+
+    def _losses_of_row(self, scores: Array) -> int:
+        return 1 if scores.ndim == 1 else scores.shape[1]
+
+
+class Binary(Sigmoid):
+    """Cross-entropy of the sigmoid of scores."""
+
+    def __init__(self, *, pos_weight: ArrayLike | None = None) -> None:
+        self.pos_weight = pos_weight
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(pos_weight={self.pos_weight!r})"
+
+    def compute(self, scores: Array, target: Array, **options: Any) -> Any:
+        return F.binary_cross_entropy_with_logits(
+            scores, target, pos_weight=self.pos_weight, **options
+        )
+
+
+class Focal(Sigmoid):
+    """Focal loss of the sigmoid of scores."""
+
+    convex = False
+
+    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0) -> None:
+        if not alpha <= 1.0:
+            raise ValueError(f"alpha must be in [0, 1] or negative, got {alpha}")
+        if not (gamma >= 0.0 and isfinite(gamma)):
+            raise ValueError(f"gamma must be at least 0 and finite, got {gamma}")
+        self.alpha = alpha
+        self.gamma = gamma
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(alpha={self.alpha!r}, gamma={self.gamma!r})"
+
+    def compute(self, scores: Array, target: Array, **options: Any) -> Any:
+        return F.sigmoid_focal_loss(scores, target, self.alpha, self.gamma, **options)
+
+
+def class_indices(labels: Array, classes: int) -> Array:
+    """Labels, which libraries keep as floats, as integers in [0, classes)."""
+    with np.errstate(invalid="ignore"):
+        indices: Array = labels.astype(np.int32)
+    wrong = (indices != labels) | (indices < 0) | (indices >= classes)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"labels must be whole numbers from 0 to {classes - 1}, got {labels[row]} in row {row}"
+        )
+    return indices
+
+
+def one_against_all(labels: Array, scores: Array) -> Array:
+    """1 at the class of each row and 0 elsewhere, in the memory order of the scores."""
+    indices = class_indices(labels, scores.shape[1])
+    target = np.zeros_like(scores, dtype=np.uint8, subok=False)
+    target[np.arange(len(indices)), indices] = 1
+    return target

@@ -1,0 +1,206 @@
+"""The temperature that logits need, by Newton's method."""
+
+from __future__ import annotations
+
+from math import inf, isfinite, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+import crossent.functional as F
+
+__all__ = ["fit_temperature"]
+
+Array = NDArray[Any]
+
+# Elements of a block of rows that is worked on at a time.
+BLOCK = 1 << 18
+# A step that is smaller, relatively, is the last.
+TOLERANCE = 1e-12
+ITERATIONS = 200
+
+
+def fit_temperature(
+    logits: ArrayLike,
+    target: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    bounds: tuple[float, float] = (0.0, inf),
+) -> float:
+    r"""The temperature $T$ of least cross-entropy of `logits / T`.
+
+    With $\beta = 1 / T$ and $p = \mathrm{softmax}(\beta z)$, a row $z$ of target $y$ has the loss
+    $L(\beta) = \log \sum_c e^{\beta z_c} - \beta z_y$, and
+
+    $$L'(\beta) = \sum_c p_c z_c - z_y = \sum_c p_c (z_c - z_y), \qquad
+      L''(\beta) = \sum_c p_c (z_c - z_y)^2 - L'(\beta)^2 .$$
+
+    $L''$ is the variance of the logits under $p$: the loss is convex in $\beta$. The sum of the
+    rows has at most one point where its derivative vanishes, and Newton's method finds it, kept
+    between a $\beta$ on either side: where a step would leave them, their geometric mean is taken.
+    The differences $z_c - z_y$ keep a common offset of a row out of both sums.
+
+    At the ends the derivative has limits, which tell whether there is such a point:
+
+    - as $\beta \to \infty$, the sum of $\max_c z_c - z_y$. It is 0 if the target has a largest
+      logit in every row (separable: no mistake). The loss then falls for ever, and the answer is
+      $T = 0$, hard decisions;
+    - as $\beta \to 0$, the sum of $\bar z - z_y$ with the row's mean $\bar z$. If it is not
+      negative, the logits are no better than none, and the answer is $T = \infty$, equal
+      probabilities;
+    - where all logits of each row are equal, any $T$ is as good: the answer is 1.
+
+    Arguments:
+        logits: Logits, of a set that the model was not fitted to. -inf is a class that cannot be.
+        target: Class indices; for one logit a row, 0 or 1.
+        sample_weight: A weight a row, not negative.
+        bounds: The least and the largest temperature that is allowed. The answer is the best
+            between them: an end where the best lies beyond.
+
+    Shape:
+        - logits: (N, K); (N) for the logit of the second of two classes.
+        - target, sample_weight: (N).
+
+    Returns:
+        The temperature, 0 and infinity included if `bounds` allow them.
+
+    Errors:
+        ValueError: shapes do not fit; there is no row of positive weight; a logit is NaN or +inf,
+            or that of a row's target -inf; a weight is negative; the bounds are not in order.
+        IndexError: a target is not a class.
+
+    Example:
+        >>> import numpy as np
+        >>> from crossent.sklearn import fit_temperature
+        >>> # A logit of log 9 says 90 %; 3 of 4 such rows came true, which is log 3.
+        >>> round(fit_temperature(np.full(4, np.log(9)), [1, 1, 1, 0]), 12)
+        2.0
+        >>> fit_temperature([[2.0, 1.0], [0.0, 3.0]], [0, 1])
+        0.0
+
+    Reference:
+        Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks" (2017).
+    """
+    low, high = bounds
+    if not 0.0 <= low <= high:
+        raise ValueError(f"bounds must be 0 <= low <= high, got {bounds}")
+    rows = _Rows(logits, target, sample_weight)
+
+    hottest, coldest = rows.slopes_at_ends()
+    if hottest == coldest == 0.0:
+        best = 1.0
+    elif coldest <= 0.0:
+        best = 0.0
+    elif hottest >= 0.0:
+        best = inf
+    else:
+        best = 1.0 / _newton(rows)
+    return min(max(best, low), high)
+
+
+class _Rows:
+    """Logits and their targets, as `L'` and `L''` need them."""
+
+    def __init__(
+        self, logits: ArrayLike, target: ArrayLike, sample_weight: ArrayLike | None
+    ) -> None:
+        z = np.asarray(logits)
+        y = np.asarray(target)
+        if z.dtype.kind != "f":
+            z = z.astype(np.float64)
+        if z.ndim not in (1, 2):
+            raise ValueError(f"logits must have one or two dimensions, got {z.ndim}")
+        if y.shape != z.shape[:1]:
+            raise ValueError(f"target must have shape {z.shape[:1]}, one a row, got {y.shape}")
+        if y.dtype.kind not in "iu":
+            raise ValueError(f"target must be class indices, got {y.dtype}")
+        classes = 2 if z.ndim == 1 else z.shape[1]
+        strange = (y < 0) | (y >= classes)
+        if strange.any():
+            row = int(strange.argmax())
+            raise IndexError(f"target[{row}] = {y[row]} is out of range for {classes} classes")
+        self.logits, self.target, self.classes = z, y, classes
+        self.weight: Array | None = None
+        if sample_weight is not None:
+            weight = np.asarray(sample_weight, np.float64)
+            if weight.shape != y.shape:
+                raise ValueError(f"sample_weight must have shape {y.shape}, got {weight.shape}")
+            if not (weight >= 0).all():
+                raise ValueError("sample_weight must not be negative")
+            # A row of weight 0 is not there, whatever its logits.
+            live = weight > 0
+            self.weight = weight
+            if not live.all():
+                self.logits, self.target, self.weight = z[live], y[live], weight[live]
+        if len(self.target) == 0:
+            raise ValueError("logits must have a row of positive weight")
+
+    def blocks(self) -> Any:
+        """Of a block of rows: what each logit has above the target's, and the weights."""
+        size = max(1, BLOCK // self.classes)
+        for start in range(0, len(self.target), size):
+            part = slice(start, start + size)
+            z = self.logits[part].astype(np.float64)
+            if z.ndim == 1:
+                z = np.stack([np.zeros_like(z), z], axis=1)
+            own = np.take_along_axis(z, self.target[part, None].astype(np.intp), axis=1)
+            if not np.isfinite(own).all() or not (z < inf).all():
+                raise ValueError("logits must not be NaN or +inf, nor that of a target -inf")
+            z -= own
+            yield z, None if self.weight is None else self.weight[part]
+
+    @staticmethod
+    def _sum(rows: Array, weight: Array | None) -> float:
+        return float(rows.sum() if weight is None else rows @ weight)
+
+    def slopes_at_ends(self) -> tuple[float, float]:
+        """The limits of L' at beta = 0 and at infinity."""
+        hot = cold = 0.0
+        for z, weight in self.blocks():
+            there = z > -inf
+            mean = np.where(there, z, 0.0).sum(axis=1) / there.sum(axis=1)
+            hot += self._sum(mean, weight)
+            cold += self._sum(z.max(axis=1), weight)
+        return hot, cold
+
+    def slopes(self, beta: float) -> tuple[float, float]:
+        """L' and L'' of the sum of the rows."""
+        first = second = 0.0
+        for z, weight in self.blocks():
+            p = F.softmax(z * beta, axis=1)
+            # A class that cannot be has p = 0.
+            z[z == -inf] = 0.0
+            by_row = np.einsum("ij,ij->i", p, z)
+            squares = np.einsum("ij,ij,ij->i", p, z, z)
+            first += self._sum(by_row, weight)
+            second += self._sum(squares - by_row * by_row, weight)
+        return first, second
+
+
+def _between(below: float, above: float, beta: float) -> float:
+    """A beta between these, at an end of which `beta` is."""
+    if above == inf:
+        return 4.0 * beta
+    return sqrt(below * above) if below else beta / 4.0
+
+
+def _newton(rows: _Rows) -> float:
+    """The beta at which L' vanishes; it is known to be there, and L' to rise."""
+    below, above, beta = 0.0, inf, 1.0
+    for _ in range(ITERATIONS):
+        first, second = rows.slopes(beta)
+        if first < 0.0:
+            below = beta
+        elif first > 0.0:
+            above = beta
+        else:
+            break
+        new = beta - first / second if second > 0.0 else -1.0
+        if not (below < new < above and isfinite(new)):
+            new = _between(below, above, beta)
+        done = abs(new - beta) <= TOLERANCE * beta
+        beta = new
+        if done:
+            break
+    return beta

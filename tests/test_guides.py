@@ -1,0 +1,22 @@
+"""The guides: their code runs as it stands."""
+
+import re
+from pathlib import Path
+
+import pytest
+from threadpoolctl import threadpool_limits
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.mark.parametrize("page", ["boosting", "sklearn"])
+def test_code_of_the_guide(page, tmp_path, monkeypatch):
+    """Block after block, in one namespace: later ones use what earlier ones made."""
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 4
+    names: dict[str, object] = {}
+    with threadpool_limits(limits=1):
+        for number, block in enumerate(blocks):
+            exec(compile(block, f"{page}.md, block {number}", "exec"), names)
