@@ -457,10 +457,11 @@ fn token_log_prob<'py>(
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
     wide: bool,
+    with_top: bool,
 ) -> PyResult<Tokenwise<'py>> {
     guarded(|| {
         let gradient = (return_grad, grad_output, grad_out);
-        tokens(input, target, axis, &warp_of(warp)?, gradient, wide)
+        tokens(input, target, axis, &warp_of(warp)?, gradient, (wide, with_top))
     })
 }
 

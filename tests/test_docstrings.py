@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as TF
 
 import crossent
+import crossent.cli
+import crossent.evaluation
 import crossent.functional as F
 
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
@@ -16,6 +18,15 @@ PUBLIC = [
     *((name, getattr(crossent, name)) for name in crossent.__all__),
 ]
 PUBLIC = [(name, thing) for name, thing in PUBLIC if callable(thing)]
+# And what is not re-exported, with the methods that have examples of their own.
+for module in (crossent.evaluation, crossent.cli):
+    for name in module.__all__:
+        PUBLIC.append((f"{module.__name__}.{name}", getattr(module, name)))
+METHODS = [
+    (f"Evaluation.{name}", method)
+    for name, method in vars(crossent.evaluation.Evaluation).items()
+    if not name.startswith("_")
+]
 EVERY_PUBLIC = pytest.mark.parametrize("name, thing", PUBLIC, ids=[name for name, _ in PUBLIC])
 
 # Each building block's parameters, which are not torch's.
@@ -55,7 +66,21 @@ def test_examples(name, thing):
     assert results.attempted > 0, f"{name} has no example"
 
 
-@pytest.mark.parametrize("module", [crossent, F], ids=["crossent", "functional"])
+@pytest.mark.parametrize("name, method", METHODS, ids=[name for name, _ in METHODS])
+def test_methods_of_evaluation(name, method):
+    if isinstance(method, property):
+        assert method.__doc__
+        return
+    results, report = run_examples(name, getattr(method, "__func__", method))
+    assert results.failed == 0, report
+    assert results.attempted > 0, f"{name} has no example"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [crossent, F, crossent.evaluation],
+    ids=["crossent", "functional", "evaluation"],
+)
 def test_examples_of_modules(module):
     assert inspect.getdoc(module)
     results, report = run_examples(module.__name__, module)

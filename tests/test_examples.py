@@ -127,3 +127,28 @@ def test_calibration_lowers_error_and_loss(tmp_path):
         assert after[0] < before[0]
         assert after[1] < before[1]
         assert after[2] == before[2]
+
+
+def test_perplexity_of_a_language_model():
+    done = run_python("perplexity.py", "--steps", "40", "--bytes", "60000")
+    assert done.returncode == 0, done.stdout + done.stderr
+    pattern = r"^(\w+) +([\d.]+) +([\d.]+) +([\d.]+)% +([\d.]+)%$"
+    found = {name: list(map(float, rest)) for name, *rest in re.findall(pattern, done.stdout, re.M)}
+    assert list(found) == ["uniform", "float32", "float16", "int8"]
+    assert found["uniform"][:3] == [256, 8, 0.39]
+    # It has learned something, and narrow numbers have lost next to nothing of it.
+    assert found["float32"][1] < 4
+    for name in ("float16", "int8"):
+        assert abs(found[name][1] - found["float32"][1]) < 0.05
+    pattern = r"^(\w+) +(\S+e\S+) (\S+) (\S+) (\S+)$"
+    lost = {name: list(map(float, rest)) for name, *rest in re.findall(pattern, done.stdout, re.M)}
+    assert lost["float32"] == [0, 0, 0, 0]
+    assert 0 < lost["float16"][0] < lost["int8"][0] < 0.01
+    assert lost["int8"][1] <= lost["int8"][2] <= lost["int8"][3]
+
+
+def test_onnx_runtime_without_a_copy():
+    done = run_python("onnx_runtime.py", "--epochs", "60")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the logits are the runtime's own memory: True" in done.stdout
+    assert float(re.search(r"accuracy (\S+)%", done.stdout)[1]) > 90

@@ -1301,6 +1301,7 @@ def token_log_prob(
         grad_output,
         grad_out,
         False,
+        False,
     )
     tokens = TokenLogProb(*answers)
     return tokens if grad is None else (tokens, grad)

@@ -1,5 +1,5 @@
-//! What evaluations ask of a token: its log-probability and rank, the entropy of the distribution and
-//! its normaliser, in one pass over the logits.
+//! What evaluations ask of a token: its log-probability and rank, the entropy of the distribution, its
+//! normaliser and the log-probability of its most likely class, in one pass over the logits.
 //!
 //! With `m` the largest logit, `R = sum exp(x_c - m)` over all classes but one at the maximum, and
 //! the mean gap `E = sum_c p_c (m - x_c)`,
@@ -8,6 +8,7 @@
 //! log p_y = (x_y - m) - log1p(R)            d log p_y / dx_i = [i = y] - p_i
 //! H       = log1p(R) + E                    dH / dx_i        = p_i ((m - x_i) - E)
 //! rank    = #{c : x_c > x_y}
+//! log p_m = -log1p(R)
 //! ```
 //!
 //! The gradient of `g log p_y + h H` is `p_i (h ((m - x_i) - E) - g)`, and `g` more at the target;
@@ -63,6 +64,8 @@ pub struct Answers<'a> {
     pub logsumexp: ViewMut<'a>,
     /// How many classes are above the target; integers.
     pub rank: ViewMut<'a>,
+    /// The log-probability of the most likely class, and how many classes have it; integers.
+    pub top: Option<[ViewMut<'a>; 2]>,
     /// May be the input's memory.
     pub grad: Option<ViewMut<'a>>,
 }
@@ -127,7 +130,12 @@ impl Settle for Token<'_> {
             first,
             second: first,
         };
-        Settled { loss: log_prob, more: [entropy, row.log_sum_exp, row.above], factors }
+        let top = zero - row.log;
+        Settled {
+            loss: log_prob,
+            more: [entropy, row.log_sum_exp, row.above, top, row.ties],
+            factors,
+        }
     }
 }
 
@@ -182,7 +190,8 @@ fn compute<'a, F: Element>(
     let upstream = [upstream("grad_output[0]", g)?, upstream("grad_output[1]", h)?];
     let column = inputs.column(target.clone(), &order);
     inputs.counted(&inputs.census(&column, None, interrupted)?, &column, &order)?;
-    let Answers { log_prob, entropy, logsumexp, rank, grad } = answers;
+    let Answers { log_prob, entropy, logsumexp, rank, top, grad } = answers;
+    let [top, ties] = top.map_or([None, None], |both| both.map(Some));
     let of_rows = |view| RowsMut::new(view, None, &order.without(axis));
     let in_place = grad.as_ref().is_some_and(|out| out.as_view().same_memory(input));
     Job::<F, _> {
@@ -203,7 +212,7 @@ fn compute<'a, F: Element>(
             upstream: grad.is_some().then_some(upstream),
         },
         loss: Some(of_rows(log_prob)),
-        more: [entropy, logsumexp, rank].map(|view| Some(of_rows(view))),
+        more: [Some(entropy), Some(logsumexp), Some(rank), top, ties].map(|view| view.map(of_rows)),
         emission: Emission::Token,
         first: grad.map(|view| RowsMut::new(view, Some(axis), &order)),
         second: None,

@@ -476,8 +476,9 @@ impl<'py> ElementCall<'py> {
 /// Arrays, or numbers of one row, and a gradient.
 pub(super) type Tokenwise<'py> = (Vec<Bound<'py, PyAny>>, Option<Bound<'py, PyAny>>);
 
-/// Everything about the targets of rows: `log_prob`, `entropy`, `logsumexp` and `rank`, and the
-/// gradient where it is wanted. Numbers are as the kernel has them, in `f64`, where they are `wide`.
+/// Everything about the targets of rows: `log_prob`, `entropy`, `logsumexp`, `rank` and, if `with_top`,
+/// the log-probability of the most likely class and how many classes have it; and the gradient where it
+/// is wanted. Numbers are as the kernel has them, in `f64`, where they are `wide`.
 pub(super) fn tokens<'py>(
     input: &Bound<'py, PyAny>,
     target: &Bound<'py, PyAny>,
@@ -488,7 +489,7 @@ pub(super) fn tokens<'py>(
         Option<&Bound<'py, PyAny>>,
         Option<&Bound<'py, PyAny>>,
     ),
-    wide: bool,
+    (wide, with_top): (bool, bool),
 ) -> PyResult<Tokenwise<'py>> {
     let py = input.py();
     let input = Array::floats("input", input)?;
@@ -528,6 +529,11 @@ pub(super) fn tokens<'py>(
     let [log_prob, entropy, logsumexp] =
         [input.losses(&rows, wide)?, input.losses(&rows, wide)?, input.losses(&rows, wide)?];
     let rank = Array::indices(py, &rows)?;
+    let top = if with_top {
+        Some([input.losses(&rows, wide)?, Array::indices(py, &rows)?])
+    } else {
+        None
+    };
     let call = Tokens {
         input: input.view()?,
         target: target.view()?,
@@ -540,6 +546,10 @@ pub(super) fn tokens<'py>(
         entropy: entropy.view_mut()?,
         logsumexp: logsumexp.view_mut()?,
         rank: rank.view_mut()?,
+        top: match &top {
+            Some([top, ties]) => Some([top.view_mut()?, ties.view_mut()?]),
+            None => None,
+        },
         grad: grad.as_ref().map(Array::view_mut).transpose()?,
     };
     detached(py, |interrupted| token_log_prob(&call, answers, interrupted))?;
@@ -552,7 +562,8 @@ pub(super) fn tokens<'py>(
             Ok(array.into_any())
         }
     };
-    let all = [log_prob, entropy, logsumexp, rank].into_iter().map(value);
+    let all = [log_prob, entropy, logsumexp, rank].into_iter();
+    let all = all.chain(top.into_iter().flatten()).map(value);
     Ok((all.collect::<PyResult<_>>()?, grad))
 }
 

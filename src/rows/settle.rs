@@ -207,6 +207,8 @@ pub(crate) struct Softmax<S: Isa> {
     pub(crate) sum: S::f64s,
     /// What its rounding and that of the maximum's exponential took.
     pub(crate) sum_low: S::f64s,
+    /// How many classes are at the maximum.
+    pub(crate) ties: S::f64s,
     /// The maximum where one class alone has it, else NaN, which equals nothing.
     pub(crate) unique: S::f64s,
     /// See [`super::summary::Summary`].
@@ -254,7 +256,7 @@ impl Coefficients<Field> {
 }
 
 /// Numbers of a row that a member of the family may answer besides its loss.
-pub(crate) const MORE: usize = 3;
+pub(crate) const MORE: usize = 5;
 
 /// What a loss says of rows.
 #[derive(Clone, Copy, Debug)]
@@ -412,6 +414,7 @@ fn softmax<S: Isa, F: Element>(
         log_sum_exp: infinite.select(max + rest, max + log),
         sum,
         sum_low: sum_low + low,
+        ties,
         unique: ties.simd_eq(splat(simd, 1.0)).select(max, splat(simd, f64::NAN)),
         dot: read(simd, &s.dot, at),
         mass_top: read(simd, &s.mass_top, at),

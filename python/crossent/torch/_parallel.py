@@ -75,7 +75,7 @@ def _loss_of_top(x: Tensor, at: Tensor, axis: int) -> Tensor:
         return -composed.token_log_prob(x.double(), at, None, axis, 1.0, None)[0]
     if x.is_cpu:
         answers, _ = _core.token_log_prob(
-            _ops.array(x), _ops.array(at), axis, (1.0, None, None), False, None, None, True
+            _ops.array(x), _ops.array(at), axis, (1.0, None, None), False, None, None, True, False
         )
         return -_ops.tensor(answers[0])
     log_prob: Tensor = _ops.triton().wide_log_prob(_ops.rows_of(x, axis), at.flatten())

@@ -1,0 +1,296 @@
+"""`crossent evaluate`: files in, measures out; it can be interrupted and go on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+import crossent
+from crossent.cli import _progress, _report, _state
+from crossent.cli._errors import Exit, Refused
+from crossent.cli._files import Source, open_array
+from crossent.cli._table import json_safe, lines
+from crossent.evaluation import Evaluation, evaluate
+from crossent.evaluation._extra import needs
+
+# How often the state is kept while it runs.
+CHECKPOINT_SECONDS = 30.0
+WORST_IN_REPORT = 20
+
+
+class Stopped(Exception):
+    """A signal asked for an end; the slice that was being read is in the sums."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluates, prints, and says how it ended."""
+    if options.threads:
+        crossent.set_num_threads(options.threads)
+    inputs = opened(options)
+    arguments = evaluation_arguments(options)
+    run_of = identity(options, inputs, arguments)
+
+    path = None if options.resume is None else Path(options.resume)
+    for wanted in (path, None if options.report is None else Path(options.report)):
+        if wanted is not None and not wanted.absolute().parent.is_dir():
+            raise Refused(f"{wanted} cannot be written: its folder does not exist")
+    try:
+        evaluation, position = Evaluation(**arguments), 0
+    except (TypeError, ValueError) as error:
+        raise Refused(str(error)) from error
+    if path is not None and path.exists():
+        evaluation, position, differs = _state.load(path, run_of)
+        if differs:
+            note(f"{differs}: last bits may differ from those of one run")
+
+    walk = Walk(evaluation, position, inputs["logits"].shape, path, run_of, options.quiet)
+    with walk.signals():
+        walk.go(options, inputs)
+    if path is not None:
+        walk.save(path)
+
+    if options.report is not None and walk.signal is None:
+        page = _report.page(evaluation, inputs["logits"].name, inputs["targets"].name, options.bits)
+        _state.write_atomically(Path(options.report), page)
+    show(evaluation, walk, options)
+    if walk.signal is None:
+        return Exit.DONE
+    if path is None:
+        path = walk.save_somewhere()
+    rows = inputs["logits"].shape[0]
+    note(f"interrupted: {walk.position} of {rows} are in the sums above")
+    note(f"go on with: {command_line(options, path)}")
+    return Exit.TERMINATED if walk.signal == signal.SIGTERM else Exit.INTERRUPTED
+
+
+def note(message: str) -> None:
+    print(f"crossent: {message}", file=sys.stderr)
+
+
+def opened(options: argparse.Namespace) -> dict[str, Source]:
+    """The files, by what they are."""
+    specs = {
+        "logits": options.logits,
+        "targets": options.targets,
+        "baseline": options.baseline,
+        "sample-weight": options.sample_weight,
+        "group": options.group,
+        "class-mask": options.class_mask,
+        "bytes": None if is_number(options.bytes) else options.bytes,
+    }
+    inputs = {name: open_array(spec) for name, spec in specs.items() if spec is not None}
+    for name in ("logits", "baseline"):
+        source = inputs.get(name)
+        if source is None or np.dtype(source.dtype) != np.dtype("V2"):
+            continue
+        if options.dtype is None:
+            raise Refused(f"{source.name} does not say what its 16 bits are: --dtype bfloat16?")
+        inputs[name] = source.viewed(np.dtype(needs("ml_dtypes", "eval").bfloat16))
+    check_shapes(inputs, options.axis)
+    return inputs
+
+
+def is_number(text: str | None) -> bool:
+    return text is not None and text.isdecimal()
+
+
+def check_shapes(inputs: dict[str, Source], axis: int) -> None:
+    """Shapes, before anything is read; with what to do about them."""
+    shape = inputs["logits"].shape
+    targets = inputs["targets"].shape
+    if len(shape) < 2:
+        raise Refused(f"{inputs['logits'].name} must have rows of classes, and has shape {shape}")
+    if not -len(shape) <= axis < len(shape) or axis % len(shape) == 0:
+        raise Refused(f"--axis {axis} is not an axis of {shape} but the first")
+    axis %= len(shape)
+    without = shape[:axis] + shape[axis + 1 :]
+    if targets != without:
+        hint = ""
+        for other in range(1, len(shape)):
+            if shape[:other] + shape[other + 1 :] == targets:
+                hint = f"; with --axis {-1 if other == len(shape) - 1 else other} they fit"
+        raise Refused(
+            f"{inputs['targets'].name} must have the shape {without} of {inputs['logits'].name} "
+            f"without classes, and has {targets}{hint}"
+        )
+    for name, wanted in (
+        ("baseline", shape),
+        ("sample-weight", without),
+        ("group", without),
+        ("bytes", without),
+        ("class-mask", (shape[axis],)),
+    ):
+        if name in inputs and inputs[name].shape != wanted:
+            raise Refused(f"--{name} must have the shape {wanted}, and has {inputs[name].shape}")
+
+
+def evaluation_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """Those of `Evaluation`."""
+    worst = options.worst
+    if worst is None:
+        worst = 0 if options.report is None else WORST_IN_REPORT
+    return {
+        "kind": options.kind,
+        "ignore_index": options.ignore_index,
+        "temperature": options.temperature,
+        "softcap": options.softcap,
+        "top_k": options.top_k,
+        "bins": options.bins,
+        "per_class": options.per_class or options.report is not None,
+        "worst": worst,
+    }
+
+
+def identity(
+    options: argparse.Namespace, inputs: dict[str, Source], arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """What must be the same for a run to go on: the inputs and what is summed of them."""
+    fixed = {
+        **arguments,
+        "top_k": list(arguments["top_k"]),
+        "axis": options.axis % len(inputs["logits"].shape),
+        "bytes": options.bytes if is_number(options.bytes) else None,
+        "dtype": options.dtype,
+    }
+    return {**fixed, **{f"{name} file": source.fingerprint() for name, source in inputs.items()}}
+
+
+class Walk:
+    """A run over the files: where it is, what asked it to stop, when it was kept."""
+
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        position: int,
+        shape: tuple[int, ...],
+        path: Path | None,
+        run_of: dict[str, Any],
+        quiet: bool,
+    ) -> None:
+        self.evaluation, self.position, self.signal = evaluation, position, None
+        self._path, self._run, self._length = path, run_of, shape[0]
+        self._kept = time.monotonic()
+        self._bar = _progress.bar(self._length, position, "rows", quiet)
+
+    signal: int | None
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """The first Ctrl-C ends the run after the slice that is being read, so that sums are whole;
+        a second one ends it at once."""
+
+        def stop(number: int, _: FrameType | None) -> None:
+            self.signal = number
+            signal.signal(number, signal.default_int_handler)
+
+        before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            self._bar.close()
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    def go(self, options: argparse.Namespace, inputs: dict[str, Source]) -> None:
+        """Reads on from where it is."""
+        mask = inputs.get("class-mask")
+        class_mask = None
+        if mask is not None:
+            class_mask = np.asarray(mask[0 : mask.shape[0]])
+            ndim, axis = len(inputs["logits"].shape), options.axis
+            class_mask = class_mask.reshape([-1 if i == axis % ndim else 1 for i in range(ndim)])
+        of_all = int(options.bytes) if is_number(options.bytes) else None
+        if self.position == self._length > 0:
+            return
+        try:
+            evaluate(
+                inputs["logits"],
+                inputs["targets"],
+                axis=options.axis,
+                baseline=inputs.get("baseline"),
+                sample_weight=inputs.get("sample-weight"),
+                byte_count=inputs.get("bytes", of_all),
+                group=inputs.get("group"),
+                class_mask=class_mask,
+                batch_rows=options.batch_rows,
+                start=self.position,
+                into=self.evaluation,
+                on_batch=self._after,
+            )
+        except Stopped:
+            pass
+        except (TypeError, ValueError, IndexError) as error:
+            raise Refused(renamed(str(error))) from error
+
+    def _after(self, evaluation: Evaluation, position: int) -> None:
+        self._bar.update(position - self.position)
+        self.position = position
+        if self._path is not None and time.monotonic() - self._kept > CHECKPOINT_SECONDS:
+            self.save(self._path)
+        if self.signal is not None and position < self._length:
+            raise Stopped
+        self.signal = None
+
+    def save(self, path: Path) -> None:
+        """Keeps the state."""
+        _state.save(path, self.evaluation, self.position, self._run)
+        self._kept = time.monotonic()
+
+    def save_somewhere(self) -> Path:
+        """Keeps the state in a new file here, or where temporary files are."""
+        for folder in (".", tempfile.gettempdir()):
+            try:
+                handle, name = tempfile.mkstemp(prefix="crossent-", suffix=".json", dir=folder)
+            except OSError:
+                continue
+            os.close(handle)
+            path = Path(Path(name).name) if folder == "." else Path(name)
+            self.save(path)
+            return path
+        raise Refused("interrupted, and there is no place to keep the state: use --resume FILE")
+
+
+def renamed(message: str) -> str:
+    """The error with the names that the command line has for arguments."""
+    return message.replace("input", "LOGITS").replace("target[", "TARGETS[")
+
+
+def command_line(options: argparse.Namespace, path: Path) -> str:
+    """The command that goes on."""
+    given = list(options.given)
+    if options.resume is None:
+        given += ["--resume", str(path)]
+    return shlex.join(["crossent", *given])
+
+
+def show(evaluation: Evaluation, walk: Walk, options: argparse.Namespace) -> None:
+    """The table or the JSON."""
+    if not options.json:
+        print("\n".join(lines(evaluation, options.bits, options.per_class)))
+        return
+    found: dict[str, Any] = {
+        "complete": walk.signal is None,
+        "position": walk.position,
+        **evaluation.summary(),
+        "reliability": evaluation.reliability(),
+    }
+    if options.per_class:
+        found["by_class"] = evaluation.by_class()
+    if options.group:
+        found["by_group"] = evaluation.by_group()
+    if options.worst:
+        found["worst_tokens"] = [token._asdict() for token in evaluation.worst_tokens()]
+    print(json.dumps(json_safe(found), allow_nan=False))

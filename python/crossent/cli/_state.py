@@ -1,0 +1,77 @@
+"""Where an evaluation stands, in a file: written whole or not at all, for its own inputs alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import crossent
+from crossent.cli._errors import Refused
+from crossent.evaluation import Evaluation
+
+FORMAT, VERSION = "crossent.state", 1
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file, of which any reader sees the old content or the new."""
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
+        try:
+            # As a file that was opened for writing would have it, and not readable by nobody else.
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(file.name, 0o666 & ~umask)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def save(path: Path, evaluation: Evaluation, position: int, run: Mapping[str, Any]) -> None:
+    """Keeps the sums, and how much of the first axis is in them."""
+    state = {
+        "format": FORMAT,
+        "version": VERSION,
+        "crossent": crossent.__version__,
+        "simd": crossent.simd_level(),
+        "run": run,
+        "position": position,
+        "evaluation": evaluation.to_dict(),
+    }
+    write_atomically(path, json.dumps(state) + "\n")
+
+
+def load(path: Path, run: Mapping[str, Any]) -> tuple[Evaluation, int, str | None]:
+    """The sums, where to go on, and why the bits may be others than those of one run."""
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        if state["format"] != FORMAT:
+            raise KeyError("format")
+        if state["version"] != VERSION:
+            raise Refused(
+                f"{path} has version {state['version']}, and this crossent reads {VERSION}"
+            )
+        kept, position = state["run"], state["position"]
+        for name in run:
+            if kept.get(name) != run[name]:
+                raise Refused(
+                    f"{path} is of other inputs or options: {name} differs; "
+                    "give those that it was made with, or another file"
+                )
+        evaluation = Evaluation.from_dict(state["evaluation"])
+        made = state["crossent"], state["simd"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Refused(f"{path} is no state of an evaluation: {error}; delete it") from error
+    here = crossent.__version__, crossent.simd_level()
+    differs = None
+    if made != here:
+        differs = f"{path} was made by {' with '.join(made)}, and this is {' with '.join(here)}"
+    return evaluation, int(position), differs
