@@ -33,8 +33,8 @@ test-rust:  ## Run the tests of the Rust core
 test-python: $(ENV)/test.wheel  ## Run the tests of the package, against torch and mpmath
 	$(ENV)/test/bin/python -m pytest
 
-# Those that neither set what the process has one of (threads, signals, limits) nor start others.
-PARALLEL := refusals inputs numbers options elements information information_of_logits layouts
+# Those that set nothing of which the process has one (threads, signals, the precision of mpmath).
+PARALLEL := refusals options inputs layouts
 
 test-parallel: $(ENV)/test.wheel  ## Run each test of values by four threads at once
 	$(ENV)/test/bin/python -m pytest --parallel-threads=4 $(PARALLEL:%=tests/test_%.py)
