@@ -33,8 +33,8 @@ test-rust:  ## Run the tests of the Rust core
 test-python: $(ENV)/test.wheel  ## Run the tests of the package, against torch and mpmath
 	$(ENV)/test/bin/python -m pytest
 
-# Those that neither set what the process has one of (threads, signals, limits) nor start others.
-PARALLEL := refusals inputs numbers options elements information information_of_logits layouts
+# Those that set nothing of which the process has one (threads, signals, the precision of mpmath).
+PARALLEL := refusals options inputs layouts
 
 test-parallel: $(ENV)/test.wheel  ## Run each test of values by four threads at once
 	$(ENV)/test/bin/python -m pytest --parallel-threads=4 $(PARALLEL:%=tests/test_%.py)
@@ -79,23 +79,24 @@ exhaustive:  ## Check exp and log1p on every float32 (minutes)
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 SANITIZED = RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CURDIR)/build/$@ RUSTFLAGS="$(1)"
 FUZZ := --manifest-path fuzz/Cargo.toml
-CALLS ?= 2000
 
+asan: CALLS ?= 2000
 asan:  ## Run the Rust tests, and random calls, under AddressSanitizer (CALLS=2000)
 	$(call SANITIZED,-Zsanitizer=address) cargo test --release --lib --tests --target $(HOST)
 	$(call SANITIZED,-Zsanitizer=address) CROSSENT_FUZZ_CALLS=$(CALLS) \
 		cargo test --release $(FUZZ) --target $(HOST)
 
 # The standard library comes without instrumentation: what it synchronises by itself is not seen.
+tsan: FLAGS := -Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer
 tsan:  ## Run what threads share under ThreadSanitizer
-	$(call SANITIZED,-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer) \
-		TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/tests/tsan.supp" \
-		cargo test --release --lib --test threads --target $(HOST) -- pool threads spans callers
+	$(call SANITIZED,$(FLAGS)) cargo test --release --lib --target $(HOST) -- pool span
+	$(call SANITIZED,$(FLAGS)) cargo test --release $(FUZZ) --test threads --target $(HOST)
 
+valgrind: CALLS ?= 100
 valgrind:  ## Run threads, and random calls, under valgrind with AVX2 (CALLS=100)
 	CROSSENT_SIMD=avx2 CARGO_TARGET_DIR=build/valgrind \
 		CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_RUNNER="valgrind --quiet --error-exitcode=1" \
-		CROSSENT_FUZZ_CALLS=$(or $(filter-out 2000,$(CALLS)),100) \
+		CROSSENT_FUZZ_CALLS=$(CALLS) \
 		cargo test --release $(FUZZ) --target $(HOST)
 
 SECONDS ?= 60

@@ -48,8 +48,9 @@ def fit(images: Array, targets: Array, epochs: int) -> list[Array]:
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> Array:
-        scale = np.float32(np.sqrt(2 / shape[0]))
-        return rng.standard_normal(shape, np.float32) * scale
+        made: Array = rng.standard_normal(shape, np.float32)
+        made *= np.sqrt(2 / shape[0])
+        return made
 
     weights: list[Array] = [
         normal(images.shape[1], HIDDEN),

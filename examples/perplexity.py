@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import bz2
 import sys
 import sysconfig
 from pathlib import Path
@@ -60,7 +59,7 @@ def windows(text: bytes) -> tuple[Array, Array]:
 
 def logits_of(tables: Array, contexts: Array) -> Array:
     """The sum of the rows that a context names, one of each table."""
-    total = tables[0][contexts[:, 0]].astype(np.float32)
+    total: Array = tables[0][contexts[:, 0]].astype(np.float32)
     for place in range(1, CONTEXT):
         total += tables[place][contexts[:, place]]
     return total
@@ -97,7 +96,8 @@ def as_int8(tables: Array) -> Array:
     """Each row as integers of 8 bits, times a number of its own; and back."""
     scale = np.abs(tables).max(-1, keepdims=True) / 127
     codes = np.round(tables / np.where(scale == 0, 1, scale)).astype(np.int8)
-    return codes.astype(np.float32) * scale
+    restored: Array = codes.astype(np.float32) * scale
+    return restored
 
 
 def measured(tables: Array, base: Array | None, contexts: Array, following: Array) -> Evaluation:
@@ -137,8 +137,6 @@ def main() -> int:
             f"{name:10} {each.perplexity:10.4f} {each.bits_per_byte:10.5f} "
             f"{each.accuracy:9.2%} {each.expected_calibration_error:7.2%}"
         )
-    compressed = 8 * len(bz2.compress(text)) - 8 * len(bz2.compress(text[:cut]))
-    print(f"bzip2, of the same bytes after the others: {compressed / len(held_out):.5f} bits/byte")
 
     print("divergence from float32, in nats: mean, " + ", ".join(f"{q:.0%}" for q in SHARES))
     for name in ("float32", "float16", "int8"):

@@ -395,6 +395,7 @@ import os, sys, time
 from crossent.cli import _evaluate
 from crossent.cli._main import main
 
+_evaluate.CHECKPOINT_SECONDS = 0
 # The signal comes when the first slices are done, however fast the machine is.
 after = _evaluate.Walk._after
 def slowly(self, evaluation, position):
@@ -439,6 +440,16 @@ def test_interrupted_and_resumed(files, data, number, code):
     assert json.loads(whole.stdout)["complete"] is True
     # Once it is done it is not done again.
     assert crossent(*line).stdout == whole.stdout
+
+
+def test_killed_and_resumed(files):
+    """Nobody can do anything about SIGKILL but keep the state in time."""
+    ended, out, _ = interrupted(files, signal.SIGKILL, "--resume", "state.json")
+    assert (ended, out) == (-signal.SIGKILL, "")
+    assert 0 < json.loads((files / "state.json").read_text())["position"] < 700
+    command = ["evaluate", "logits.npy", "targets.npy"]
+    again = crossent(*command, "--batch-rows", 7, "--resume", "state.json")
+    assert again.stdout == crossent(*command).stdout
 
 
 def test_interrupted_without_a_state(files, data):

@@ -225,7 +225,7 @@ def test_images(rng):
 
 def test_worst_tokens(rng):
     logits, target = batch(rng, 300)
-    logits[17] = np.nan
+    logits[[17, 3, 40]] = np.nan
     logits[200, target[200]] = -np.inf
     logits[5] = logits[4]
     target[5] = target[4]
@@ -236,7 +236,7 @@ def test_worst_tokens(rng):
     assert [token.target for token in whole] == target[order[:250]].tolist()
     np.testing.assert_allclose([t.log_prob for t in whole], p[order[:250]], rtol=1e-5)
     above = (logits > logits[np.arange(300), target][:, None]).sum(1)
-    assert [t.rank for t in whole[1:]] == above[order[1:250]].tolist()
+    assert [t.rank for t in whole[3:]] == above[order[3:250]].tolist()
 
     parts = Evaluation(worst=20)
     for start in range(280, -20, -20):
@@ -251,7 +251,7 @@ def test_a_tie_is_a_fair_draw():
     """A model that knows nothing is right as often as chance."""
     nothing = evaluated(np.zeros((64, 16), np.float16), np.arange(64) % 16, {"top_k": (4, 20)})
     assert (nothing.accuracy, nothing.top_k(4), nothing.top_k(20)) == (1 / 16, 1 / 4, 1)
-    assert nothing.expected_calibration_error == 0
+    assert nothing.expected_calibration_error < 1e-8
     two = np.array([[3.0, 3.0, 1.0]] * 3)
     got = evaluated(two, [0, 1, 2], {"top_k": (2, 3)})
     assert (got.accuracy, got.top_k(2), got.top_k(3)) == (1 / 3, 2 / 3, 1)

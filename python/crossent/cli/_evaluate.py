@@ -62,11 +62,11 @@ def run(options: argparse.Namespace) -> int:
     if path is not None:
         walk.save(path)
 
-    if options.report is not None and walk.signal is None:
+    if options.report is not None and walk.complete:
         page = _report.page(evaluation, inputs["logits"].name, inputs["targets"].name, options.bits)
         _state.write_atomically(Path(options.report), page)
     show(evaluation, walk, options)
-    if walk.signal is None:
+    if walk.complete:
         return Exit.DONE
     if path is None:
         path = walk.save_somewhere()
@@ -187,6 +187,11 @@ class Walk:
 
     signal: int | None
 
+    @property
+    def complete(self) -> bool:
+        """Whether everything is in the sums."""
+        return self.position == self._length
+
     @contextmanager
     def signals(self) -> Iterator[None]:
         """The first Ctrl-C ends the run after the slice that is being read, so that sums are whole;
@@ -213,7 +218,7 @@ class Walk:
             ndim, axis = len(inputs["logits"].shape), options.axis
             class_mask = class_mask.reshape([-1 if i == axis % ndim else 1 for i in range(ndim)])
         of_all = int(options.bytes) if is_number(options.bytes) else None
-        if self.position == self._length > 0:
+        if self.complete and self._length:
             return
         try:
             evaluate(
@@ -240,9 +245,8 @@ class Walk:
         self.position = position
         if self._path is not None and time.monotonic() - self._kept > CHECKPOINT_SECONDS:
             self.save(self._path)
-        if self.signal is not None and position < self._length:
+        if self.signal is not None and not self.complete:
             raise Stopped
-        self.signal = None
 
     def save(self, path: Path) -> None:
         """Keeps the state."""
@@ -282,7 +286,7 @@ def show(evaluation: Evaluation, walk: Walk, options: argparse.Namespace) -> Non
         print("\n".join(lines(evaluation, options.bits, options.per_class)))
         return
     found: dict[str, Any] = {
-        "complete": walk.signal is None,
+        "complete": walk.complete,
         "position": walk.position,
         **evaluation.summary(),
         "reliability": evaluation.reliability(),

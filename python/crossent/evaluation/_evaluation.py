@@ -37,7 +37,8 @@ class Token(NamedTuple):
 
     def order(self) -> tuple[bool, float, int]:
         """The least likely first, NaN before them; then by row."""
-        return (not isnan(self.log_prob), self.log_prob, self.row)
+        unknown = isnan(self.log_prob)
+        return (not unknown, 0.0 if unknown else self.log_prob, self.row)
 
 
 class Evaluation:
@@ -404,7 +405,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share of rows whose target no class is above."""
+        """The share of rows whose target no class is above; of ties, a fair draw."""
         return self._total.mean(HIT)
 
     def top_k(self, k: int) -> float:
@@ -765,8 +766,8 @@ def whole(name: str, value: Any, least: int | None) -> int:
 
 
 def hits(batch: Batch, k: int) -> NDArray[Any]:
-    """Whether the target is among the k most likely classes: where more than k share the top, and it
-    is one of them, the share of draws of k of them that have it."""
+    """Whether the target is among the k most likely classes; where it is one of more than k that
+    share the top, how often it is among k that are drawn of them."""
     hit = batch.rank < k
     tied = batch.ties > k
     return np.where(tied, k / batch.ties, hit) if tied.any() else hit

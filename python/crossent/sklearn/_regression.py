@@ -85,7 +85,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         *,
         fit_intercept: bool = True,
         class_weight: dict[Any, float] | str | None = None,
-        tol: float = 1e-8,
+        tol: float = 1e-7,
         max_iter: int = 10_000,
     ) -> None:
         self.C = C

@@ -161,60 +161,50 @@ pub(super) fn sweep<F: Element, const STORE: bool>(
                 let n = simd::lanes::<S, F>();
                 let wide = 2 * simd::lanes::<S, f64>();
                 let (rows, classes) = (from.width(), from.count());
-                let step = step(rows);
-                let columns = rows.div_ceil(n);
                 let [zero, lowest] =
                     [0.0, f64::NEG_INFINITY].map(|v| splat::<S, F>(simd, F::of(v)));
-                let one = splat::<S, F>(simd, F::of(1.0));
-                let few = is_few(classes);
-                let lanes = held.lanes.fit(if few { 0 } else { columns * LANES * n });
-                let sums = held.sums.fit(if few { 0 } else { columns * wide });
-                sums.fill(0.0);
                 let mut all_near = true;
 
-                for (column_of_rows, at) in (0..rows).step_by(n).enumerate() {
-                    let (out, term, lane) = (&mut out[at / ROWS], &mut terms[at / ROWS], at % ROWS);
-                    let mut guess = lowest;
-                    for class in 0..classes.min(GUESS) {
-                        guess = column::<S, F>(simd, from.line(class), at).max(guess);
-                    }
-                    let exponent = F::load_narrow(simd, &term.exponent.0[lane..]);
-                    let headroom = room.of_guess::<S>(simd, exponent);
-                    let (shift, k) = Shift::<S, F>::of_max(simd, guess, headroom);
-                    F::store_wide::<S>(k, &mut out.k.0[lane..]);
-                    let [floor, round] = shift.parts();
-                    if !few {
-                        let lanes = &mut lanes[column_of_rows * LANES * n..];
-                        for (v, lane) in [guess, floor, round, lowest, zero]
-                            .into_iter()
-                            .zip(lanes.chunks_exact_mut(n))
-                        {
-                            simd::store::<S, F>(v, lane);
+                if is_few(classes) {
+                    let (step, one) = (step(rows), splat::<S, F>(simd, F::of(1.0)));
+                    for at in (0..rows).step_by(n) {
+                        let (out, term) = (&mut out[at / ROWS], &mut terms[at / ROWS]);
+                        let (guess, shift) = guess::<S, F>(simd, from, at, room, term, out);
+                        let mut top = Top::<S, F>::none(simd);
+                        let mut picked = F::load_narrow(simd, &term.picked.0[at % ROWS..]);
+                        let mut until = simd::load::<S, F>(simd, &index[at..]);
+                        for class in 0..classes {
+                            let (next, ahead) = from.ahead(class);
+                            simd.prefetch(&next[at..], ahead);
+                            let x = column::<S, F>(simd, from.line(class), at);
+                            let exp = top.take(simd, &shift, x);
+                            if STORE {
+                                simd::store::<S, F>(exp, &mut e[class * step + at..]);
+                            }
+                            picked = select::<S, F>(until.simd_eq(zero), x, picked);
+                            until -= one;
                         }
-                        continue;
+                        F::store_wide::<S>(picked, &mut term.picked.0[at % ROWS..]);
+                        all_near &= top.put(simd, guess, term, out, at % ROWS);
                     }
-                    let shift = Shift::<S, F>::within_reach(simd, [floor, round]);
-                    let mut top = Top { max: lowest, exp: zero, rest: F::Wide::<S>::zero(simd) };
-                    let mut picked = F::load_narrow(simd, &term.picked.0[lane..]);
-                    let mut until = simd::load::<S, F>(simd, &index[at..]);
-                    for class in 0..classes {
-                        let (next, ahead) = from.ahead(class);
-                        simd.prefetch(&next[at..], ahead);
-                        let x = column::<S, F>(simd, from.line(class), at);
-                        let exp = top.take(simd, &shift, x);
-                        if STORE {
-                            simd::store::<S, F>(exp, &mut e[class * step + at..]);
-                        }
-                        picked = select::<S, F>(until.simd_eq(zero), x, picked);
-                        until -= one;
-                    }
-                    F::store_wide::<S>(picked, &mut term.picked.0[lane..]);
-                    all_near &= top.put(simd, guess, term, out, lane);
-                }
-                if few {
                     return all_near;
                 }
 
+                let columns = rows.div_ceil(n);
+                let lanes = held.lanes.fit(columns * LANES * n);
+                let sums = held.sums.fit(columns * wide);
+                sums.fill(0.0);
+                for (at, lanes) in (0..rows).step_by(n).zip(lanes.chunks_exact_mut(LANES * n)) {
+                    let (out, term) = (&mut out[at / ROWS], &terms[at / ROWS]);
+                    let (guess, shift) = guess::<S, F>(simd, from, at, room, term, out);
+                    let [floor, round] = shift.parts();
+                    for (v, lane) in [guess, floor, round, lowest, zero]
+                        .into_iter()
+                        .zip(lanes.chunks_exact_mut(n))
+                    {
+                        simd::store::<S, F>(v, lane);
+                    }
+                }
                 let whole = classes / TOGETHER * TOGETHER;
                 for class in (0..whole).step_by(TOGETHER) {
                     hold::<TOGETHER, S, F, STORE>(simd, from, class, lanes, sums, e);
@@ -237,13 +227,34 @@ pub(super) fn sweep<F: Element, const STORE: bool>(
         )
     }
     let out = &mut out[..from.width().div_ceil(ROWS)];
-    let from_where = (room, index);
-    dispatch!(simd::level(), s => kernel::<_, F, STORE>(s, from, from_where, terms, held, e, out))
+    let rows = (room, index);
+    dispatch!(simd::level(), s => kernel::<_, F, STORE>(s, from, rows, terms, held, e, out))
 }
 
 /// Whether classes are so few that a sweep holds a column of rows in registers.
 pub(super) fn is_few(classes: usize) -> bool {
     classes <= GUESS
+}
+
+/// A guess at the maxima of a column of rows, and the shift to the unit that it chooses.
+#[inline(always)]
+fn guess<S: Isa, F: Element>(
+    simd: S,
+    from: &Lines<'_, F>,
+    at: usize,
+    room: Room<F>,
+    term: &Term<Field>,
+    out: &mut Summary<Field>,
+) -> (V<F, S>, Shift<S, F>) {
+    let mut guess = splat::<S, F>(simd, F::of(f64::NEG_INFINITY));
+    for class in 0..from.count().min(GUESS) {
+        guess = column::<S, F>(simd, from.line(class), at).max(guess);
+    }
+    let exponent = F::load_narrow(simd, &term.exponent.0[at % ROWS..]);
+    let headroom = room.of_guess::<S>(simd, exponent);
+    let (shift, k) = Shift::<S, F>::of_max(simd, guess, headroom);
+    F::store_wide::<S>(k, &mut out.k.0[at % ROWS..]);
+    (guess, Shift::within_reach(simd, shift.parts()))
 }
 
 /// What a sweep knows of a column of rows: the maxima, their exponentials, and the sum of all others.
@@ -254,6 +265,13 @@ struct Top<S: Isa, F: Element> {
 }
 
 impl<S: Isa, F: Element> Top<S, F> {
+    /// Of no classes.
+    #[inline(always)]
+    fn none(simd: S) -> Self {
+        let [max, exp] = [f64::NEG_INFINITY, 0.0].map(|v| splat::<S, F>(simd, F::of(v)));
+        Self { max, exp, rest: F::Wide::<S>::zero(simd) }
+    }
+
     /// From [`Held`], in whose lanes it is behind three others.
     #[inline(always)]
     fn load(simd: S, lanes: &[F], sums: &[f64]) -> Self {
