@@ -44,7 +44,7 @@ def described(thing: Any) -> str:
     lines = (inspect.getdoc(thing) or "").splitlines()
     heads = [at for at, line in enumerate(lines) if HEADING.match(line)]
     result = lines[: heads[0] if heads else None]
-    for head, end in zip(heads, [*heads[1:], len(lines)], strict=True):
+    for head, end in zip(heads, [*heads, len(lines)][1:], strict=True):
         title = lines[head][:-1]
         body = inspect.cleandoc("\n".join(lines[head + 1 : end])).splitlines()
         result += ["", f"```{{rubric}} {title}", "```", ""]
@@ -91,12 +91,12 @@ def shown(thing: Any) -> str:
         found = signature(thing, bound_method=False)
     except ValueError:
         return ""
-    parameters = [p for p in found.parameters.values() if p.name != "self"]
+    parameters = [p for p in found.parameters.values() if p.name not in ("self", "cls")]
     bare = found.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
     return stringify_signature(bare, show_annotation=False)
 
 
-def members(name: str, thing: type) -> Iterator[tuple[str, str, Any]]:
+def members(thing: type) -> Iterator[tuple[str, str, Any]]:
     """Public methods and properties of a class, own or of a base in this package."""
     seen = set()
     for base in thing.__mro__:
@@ -109,11 +109,11 @@ def members(name: str, thing: type) -> Iterator[tuple[str, str, Any]]:
                 continue
             seen.add(member)
             if isinstance(value, property):
-                yield "property", f"{name}.{member}", value
+                yield "property", member, value
             elif isinstance(value, classmethod):
-                yield "classmethod", f"{name}.{member}", plain
+                yield "classmethod", member, plain
             elif inspect.isfunction(plain):
-                yield "method", f"{name}.{member}", plain
+                yield "method", member, plain
 
 
 def documented(module: str) -> Iterator[tuple[str, str, Any]]:
@@ -122,11 +122,11 @@ def documented(module: str) -> Iterator[tuple[str, str, Any]]:
     for name in owner.__all__:
         thing = getattr(owner, name)
         if inspect.isclass(thing):
-            yield "class", f"{module}.{name}", thing
-        elif callable(thing) and not inspect.ismodule(thing):
-            yield "function", f"{module}.{name}", thing
+            yield "class", name, thing
+        elif inspect.isroutine(thing):
+            yield "function", name, thing
         elif not inspect.ismodule(thing) and not isinstance(thing, str):
-            yield "data", f"{module}.{name}", thing
+            yield "data", name, thing
 
 
 def page(module: str, own: bool) -> Iterator[str]:
@@ -135,19 +135,19 @@ def page(module: str, own: bool) -> Iterator[str]:
     yield described(importlib.import_module(module))
     yield ""
     for kind, name, thing in documented(module):
-        if own and getattr(functional, name.rpartition(".")[2], None) is thing:
+        if own and getattr(functional, name, None) is thing:
             continue
         yield f"::::{{py:{kind}}} {name}{'' if kind == 'data' else shown(thing)}"
         if kind != "data":
             yield described(thing)
         if kind == "class":
-            for what, full, member in members(name, thing):
+            for what, member, value in members(thing):
                 inner = "method" if what == "classmethod" else what
-                yield f":::{{py:{inner}}} {full}{'' if what == 'property' else shown(member)}"
+                yield f":::{{py:{inner}}} {member}{'' if what == 'property' else shown(value)}"
                 if what == "classmethod":
                     yield ":classmethod:"
                 yield ""
-                yield described(member)
+                yield described(value)
                 yield ":::"
         yield "::::"
         yield ""

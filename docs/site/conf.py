@@ -26,7 +26,6 @@ myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
 python_maximum_signature_line_length = 78
 python_display_short_literal_types = True
-add_module_names = False
 toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"

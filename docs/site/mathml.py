@@ -30,6 +30,8 @@ BLOCKS = (
 NAMES = r"<mi>(?:exp|log|max|min|tanh)</mi>"
 AFTER_FACTOR = re.compile(rf"(</m(?:i|n|sub|sup|subsup|row|frac)>)(?=\s*{NAMES})")
 BARE = re.compile(rf"({NAMES}\s*<mo>(?:&ApplyFunction;|\u2061)</mo>)(?!\s*(?:<mrow[^>]*>\s*)*<mo)")
+# Bars are as high as letters.
+BAR = re.compile(r"<mo(?: class=\"math(?:open|close)\")?>(?=[|\u2016]</mo>)")
 SPACE = r'\1<mspace width="0.17em"/>'
 
 
@@ -40,7 +42,7 @@ def markup(node: nodes.Element, as_block: bool) -> str:
         result = str(tex2mathml(node.astext(), **option))
     except Exception as error:
         raise SphinxError(f"mathematics that cannot be read: {node.astext()!r}: {error}") from error
-    return BARE.sub(SPACE, AFTER_FACTOR.sub(SPACE, result))
+    return BAR.sub('<mo stretchy="false">', BARE.sub(SPACE, AFTER_FACTOR.sub(SPACE, result)))
 
 
 def inline(self: Any, node: nodes.math) -> None:
