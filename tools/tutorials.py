@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUTS = ROOT / "docs" / "tutorials" / "outputs"
 RECORD = OUTPUTS / "scripts.json"
-# Which examples there are, and which of them draw.
+# Which examples there are, and which of them draw. `connections.py` writes a page of its own.
 EXAMPLES = {
     "boosting": False,
     "calibration": True,
@@ -40,8 +40,11 @@ def recorded() -> dict[str, str]:
 
 
 def check() -> None:
-    """Raises ValueError where an output is missing or of another script."""
+    """Raises ValueError where an output is missing or of another script, or an example unknown."""
     found = recorded()
+    scripts = {path.stem for path in (ROOT / "examples").glob("*.py")} - {"connections"}
+    if scripts != EXAMPLES.keys():
+        raise ValueError(f"examples without a tutorial, or the reverse: {scripts ^ EXAMPLES.keys()}")
     stale = [name for name in EXAMPLES if found.get(name) != digest(name)]
     if stale:
         raise ValueError(
