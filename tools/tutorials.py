@@ -44,7 +44,9 @@ def check() -> None:
     found = recorded()
     scripts = {path.stem for path in (ROOT / "examples").glob("*.py")} - {"connections"}
     if scripts != EXAMPLES.keys():
-        raise ValueError(f"examples without a tutorial, or the reverse: {scripts ^ EXAMPLES.keys()}")
+        raise ValueError(
+            f"examples without a tutorial, or the reverse: {scripts ^ EXAMPLES.keys()}"
+        )
     stale = [name for name in EXAMPLES if found.get(name) != digest(name)]
     if stale:
         raise ValueError(

@@ -93,7 +93,7 @@ def shown(thing: Any) -> str:
         return ""
     parameters = [p for p in found.parameters.values() if p.name not in ("self", "cls")]
     bare = found.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
-    return stringify_signature(bare, show_annotation=False)
+    return str(stringify_signature(bare, show_annotation=False))
 
 
 def members(thing: type) -> Iterator[tuple[str, str, Any]]:
@@ -164,7 +164,7 @@ class Api(SphinxDirective):
         text = StringList(lines, module)
         self.state.nested_parse(text, self.content_offset, holder)
         self.env.note_dependency(inspect.getsourcefile(importlib.import_module(module)) or "")
-        return holder.children
+        return list(holder.children)
 
 
 class Help(SphinxDirective):
