@@ -13,7 +13,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterator
+from functools import partial
+from textwrap import fill
 from typing import Any
 
 from docutils import nodes
@@ -167,6 +170,10 @@ class Api(SphinxDirective):
         return list(holder.children)
 
 
+# Characters of a terminal, whatever this one has.
+WIDTH = 84
+
+
 class Help(SphinxDirective):
     """What `--help` prints: of `crossent`, or of the command that is named."""
 
@@ -180,7 +187,9 @@ class Help(SphinxDirective):
         if command:
             (commands,) = (a for a in whole._actions if a.dest == "command")
             whole = commands.choices[command]  # type: ignore[index]
-        text = whole.format_help().partition("exit codes:")[0].rstrip()
+        whole.formatter_class = partial(RawDescriptionHelpFormatter, width=WIDTH)
+        lines = whole.format_help().partition("exit codes:")[0].rstrip().splitlines()
+        text = "\n".join(fill(line, WIDTH) if len(line) > WIDTH else line for line in lines)
         return [nodes.literal_block(text, text, language="text")]
 
 

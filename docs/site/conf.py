@@ -10,6 +10,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent.parent / "tools")]
 
 import tutorials  # noqa: E402
 from sphinx.application import Sphinx  # noqa: E402
+from sphinx.errors import ConfigError  # noqa: E402
 
 from crossent import __version__  # noqa: E402
 
@@ -48,5 +49,8 @@ def as_pages(app: Sphinx, document: str, source: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    tutorials.check()
+    try:
+        tutorials.check()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     app.connect("source-read", as_pages)
