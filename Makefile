@@ -12,6 +12,7 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md $(wildcard LICENSE* li
 
 .PHONY: help demo connections test test-rust test-python test-parallel check bench bench-compare \
 	exhaustive docs wheel check-wheel sdist matrix reproducible licenses api-snapshot \
+	exhaustive docs docs-rust site tutorials wheel check-wheel sdist matrix reproducible licenses api-snapshot \
 	asan tsan valgrind fault fuzz fuzz-python clean
 # One at a time: each step uses all cores, and its output reads in order.
 .NOTPARALLEL:
@@ -118,8 +119,17 @@ fault: $(ENV)/test.env  ## Build an extension that can panic on demand, and see 
 	cp build/fault/release/libcrossent.so build/fault/site/crossent/_core.abi3.so
 	PYTHONPATH=build/fault/site $(ENV)/test/bin/python tests/fault.py
 
-docs:  ## Build the Rust documentation in target/doc
+docs: docs-rust site  ## Build the documentation: of Rust in target/doc, and the site
+
+docs-rust:  ## Build the Rust documentation in target/doc
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --document-private-items
+
+site: $(ENV)/docs.env $(ENV)/test.wheel  ## Build the site in build/site; every warning is an error
+	$(ENV)/test/bin/python -m sphinx -q --fail-on-warning --keep-going -c docs/site \
+		-d build/cache/sphinx docs build/site
+
+tutorials: $(ENV)/test.wheel  ## Run the examples, and keep what they print and draw for the site
+	$(ENV)/test/bin/python tools/tutorials.py
 
 wheel: build/wheel.stamp  ## Build the wheel in dist/
 
@@ -176,9 +186,10 @@ $(patsubst %,$(ENV)/%.env,wheel demo test check release): $(ENV)/%.env: requirem
 
 $(ENV)/test.env $(ENV)/check.env: requirements/demo.txt
 
-# The peers join the environment of the tests: torch is large, and one copy of it enough.
-$(ENV)/bench.env: requirements/bench.txt $(ENV)/test.env
-	$(ENV)/test/bin/python -m pip install --quiet --requirement requirements/bench.txt
+# The peers, and what builds the site, join the environment of the tests: torch is large, and one
+# copy of it enough.
+$(ENV)/bench.env $(ENV)/docs.env: $(ENV)/%.env: requirements/%.txt $(ENV)/test.env
+	$(ENV)/test/bin/python -m pip install --quiet --requirement requirements/$*.txt
 	touch $@
 
 $(patsubst %,$(ENV)/%.wheel,demo test check): $(ENV)/%.wheel: $(ENV)/%.env build/wheel.stamp
