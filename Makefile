@@ -11,8 +11,8 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md $(wildcard LICENSE* li
 	$(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name py.typed)
 
 .PHONY: help demo connections test test-rust test-python test-parallel check bench bench-compare \
-	exhaustive docs wheel check-wheel sdist matrix reproducible licenses api-snapshot \
-	exhaustive docs docs-rust site tutorials wheel check-wheel sdist matrix reproducible licenses api-snapshot \
+	exhaustive docs docs-rust site tutorials wheel check-wheel sdist matrix reproducible licenses \
+	api-snapshot \
 	asan tsan valgrind fault fuzz fuzz-python clean
 # One at a time: each step uses all cores, and its output reads in order.
 .NOTPARALLEL:
