@@ -63,16 +63,14 @@ def counted(property_):
 
 def derived(function, x, *args, **options):
     """Loss and gradient: in a new array, in a given one, or in place."""
-    way = options.pop("way")
+    way, layout = options.pop("way"), options.pop("layout")
     if way == "in place":
         return function(x, *args, grad_out=x, **options)
     if way == "given":
-        layout = options.pop("layout")
         out, base = layout(x.shape, x.dtype.newbyteorder("="))
         got = function(x, *args, grad_out=out, **options)
         assert_only_view_written(layout, out, base)
         return got
-    options.pop("layout", None)
     return function(x, *args, return_grad=True, **options)
 
 
