@@ -312,7 +312,7 @@ def of_slice(arrays, start, stop):
     return part
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@settings(max_examples=15, deadline=None, derandomize=True, database=None)
 @given(parts())
 def test_the_same_bits_in_any_order_and_parts(made):
     arrays, bounds = made
