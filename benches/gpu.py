@@ -1,11 +1,12 @@
 """The kernels for torch tensors on a GPU, beside torch's and Liger's.
 
-Times are medians of interleaved runs between events of the GPU, which is kept busy while the host
-prepares each: what waits for the GPU itself pays for that, and nothing else does. The rate counts the bytes that must
-move, every input read once and every output written once, over the time; its share is of what a
-large copy reaches. Peak memory is what a call allocates beside its inputs. Answers are checked
-against float64 before anything is timed. What writes its gradient over the logits has them restored
-before each run, which is not timed: gradients of gradients are nearly equal, and no logits.
+Times are medians of interleaved runs between events of the GPU, which is kept busy for a while when
+the host begins a call: only a call that waits for the GPU, or takes the host longer than that, pays
+for the host's time. The rate counts the bytes that must move, every input read once and every
+output written once, over the time; its share is of what a large copy reaches. Peak memory is what a
+call allocates beside its inputs. Answers are checked against float64 before anything is timed. What
+writes its gradient over the logits has them restored before each run, which is not timed: gradients
+of gradients are nearly equal, and no logits.
 
 The module is loaded from its file: neither the package nor its extension need be installed. Where
 they are, the losses of crossent.torch are timed as well, through autograd, from the call to the

@@ -100,7 +100,10 @@ def run(rank, ranks, folder, dtype):
                 assert torch.equal(again, loss) or bool(again.isnan().all())
             answers[way, name] = (loss.detach().cpu(), shard.grad.cpu())
         answers[way, "edges"] = edges(int(bounds[-1]), mine, dtype, device)
-        refuses(rank, bounds)
+        if way == "fused":
+            nothing_is_checked(bounds[rank + 1] - bounds[rank], device)
+        else:
+            refuses(rank, bounds)
     torch.save(answers, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -127,6 +130,23 @@ def edges(classes, mine, dtype, device):
     loss = ct.vocab_parallel_cross_entropy(shard, target, reduction="none")
     loss.sum().backward()
     return loss.detach().cpu(), shard.grad.cpu()
+
+
+def nothing_is_checked(classes, device):
+    """What is refused on the CPU, but for what shapes tell; and what the gradient refuses."""
+    x = torch.zeros(3, int(classes), device=device, requires_grad=True)
+    y = torch.tensor([0, 9999, -3], device=device)
+    loss = ct.vocab_parallel_cross_entropy(x, y, reduction="none")
+    (grad,) = torch.autograd.grad(loss.sum(), x, retain_graph=True)
+    assert loss.isnan().tolist() == [False, True, True]
+    assert grad.isnan().all(1).tolist() == [False, True, True]
+    loss[0].backward()
+    assert torch.equal(x.grad[0], grad[0])
+    with pytest.raises(RuntimeError, match="no derivative of its gradient"):
+        torch.autograd.grad(loss.sum(), x, create_graph=True)
+    last = dist.get_rank() == dist.get_world_size() - 1
+    with pytest.raises(ValueError, match="at least one class, has none at rank"):
+        ct.vocab_parallel_cross_entropy(x[:, :0] if last else x, y)
 
 
 def refuses(rank, bounds):

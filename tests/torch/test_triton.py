@@ -230,9 +230,10 @@ def test_no_probability_is_above_1(name):
     ones, zeros = torch.ones(96, device=DEVICE), torch.zeros(96, device=DEVICE)
     *_, grad = K.token_log_prob(x, target, grad_output=(ones, zeros))
     assert grad.abs().max() == 1
-    rows = (x[:, 0].double(), zeros.double(), (x[:, 0] - x[:, 1]).double(), ones.double())
-    live = torch.ones(96, dtype=torch.bool, device=DEVICE)
-    assert K.shard_slope(x, target, live, 0, rows, classes=2).abs().max() == 1
+    merged = torch.stack([x[:, 0], zeros, x[:, 0] - x[:, 1]]).double()
+    live, sizes = torch.ones(96, dtype=torch.bool, device=DEVICE), torch.tensor([2], device=DEVICE)
+    grad = K.shard_slope(x, target, live, sizes, 0, merged, ones.double())
+    assert grad.abs().max() == 1
 
 
 def test_ties_at_the_maximum():

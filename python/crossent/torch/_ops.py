@@ -428,8 +428,8 @@ class Operator:
 
 
 class _Direct(torch.autograd.Function):
-    """What was found becomes the result of a node: all in a tuple, as what is an input of its own is
-    no result. The extension is not called from `forward`, where each call costs twice the time."""
+    """A node of what was found: in a tuple, as an input would be no result. The extension is called
+    before, not in `forward`."""
 
     @staticmethod
     def forward(
@@ -576,7 +576,7 @@ LIBRARY.define(
 def _inplace_cpu(*arguments: Any) -> Tensor:
     given = arrays(*arguments[:5])
     call: Any = (*given, *arguments[5:])
-    return tensor(_cross_entropy_cpu(*call, return_grad=True, grad_out=given[0])[0])
+    return tensor(_cross_entropy_cpu(*call, True, None, given[0])[0])
 
 
 def _inplace_cuda(*arguments: Any) -> Tensor:

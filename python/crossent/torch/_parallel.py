@@ -7,15 +7,15 @@ exp(x - m_r) over its other classes. Summaries merge: with M the largest m_r, of
     loss = M - x_y + log1p(R)
 
 is a sum of numbers that are not negative, so that nothing cancels, whatever the slices are. From M
-and R comes the gradient of every slice. On CUDA a kernel makes the summaries and another the
-gradient. Elsewhere the kernels of whole rows do, called for slices: the share of the probability that
-a slice has, s_r = exp(m_r - M) (1 + R_r) / (1 + R), times its own softmax is its part of the
-gradient; at the target that is 1 - p_y = -expm1(-loss), from the merged loss.
+and R comes the gradient of every slice. On CUDA fused kernels summarise, merge, and write it.
+Elsewhere the kernels of whole rows do, called for slices: the share of the probability that a slice
+has, s_r = exp(m_r - M) (1 + R_r) / (1 + R), times its own softmax is its part of the gradient; at
+the target that is 1 - p_y = -expm1(-loss), from the merged loss.
 """
 
 from __future__ import annotations
 
-from itertools import accumulate
+from collections.abc import Callable
 from math import inf, nan
 from typing import Any, NamedTuple
 
@@ -37,15 +37,11 @@ class Rules(NamedTuple):
     label_smoothing: float
     z_loss: float
     group: Any
-    start: int
-    classes: int
 
 
 class Targets(NamedTuple):
     """Where the targets are."""
 
-    all: Tensor
-    """Among all classes."""
     live: Tensor
     """Whether a row counts."""
     local: Tensor
@@ -65,9 +61,33 @@ class Merged(NamedTuple):
 
 def _each_rank(x: Tensor, group: Any) -> Tensor:
     """What each process has, by ranks."""
-    found = [torch.empty_like(x) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(found, x.contiguous(), group=group)
-    return torch.stack(found)
+    found = x.new_empty(dist.get_world_size(group), *x.shape)
+    dist.all_gather(list(found), x.contiguous(), group=group)
+    return found
+
+
+def _to_host(x: Tensor) -> Callable[[], list[int]]:
+    """What gives the numbers, which are copied while the device goes on: it waits for the copy."""
+    if not x.is_cuda:
+        return lambda: list(x.tolist())
+    host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    host.copy_(x, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def wait() -> list[int]:
+        copied.synchronize()
+        numbers: list[int] = host.tolist()
+        return numbers
+
+    return wait
+
+
+def _check_sizes(sizes: list[int]) -> None:
+    # By every process, as the others would wait for one that refuses alone.
+    for rank, classes in enumerate(sizes):
+        if classes == 0:
+            raise ValueError(f"logits_shard must have at least one class, has none at rank {rank}")
 
 
 def _fused(x: Tensor) -> bool:
@@ -117,15 +137,10 @@ def _gradient(x: Tensor, at: Tensor, axis: int, up: Tensor) -> Tensor:
 
 def _summarise(x: Tensor, targets: Targets, rules: Rules) -> tuple[Tensor, Tensor]:
     """Of each row, in float64: the largest logit, R, the target's logit (0 where it is elsewhere),
-    and the sum of top - x over the classes (0 where nobody asks for it). And the class at the top."""
+    and the sum of top - x over the classes (0 where nobody asks for it). Then the class at the top.
+    """
     axis, smooth = rules.axis, rules.label_smoothing > 0.0
-    _, live, local, here = targets
-    if _fused(x):
-        packet: Tensor = _ops.triton().shard_summary(
-            _ops.rows_of(x, axis), targets.all.flatten(), live.flatten(), rules.start, spread=smooth
-        )
-        # The gradient is fused as well, and does not ask where the top is.
-        return packet.reshape(4, *live.shape), local
+    live, local, here = targets
     top, at = x.max(dim=axis)
     # Nor is a row looked at whose classes here are all ruled out: it has no part here.
     dead = ~live | (top == -inf)
@@ -149,7 +164,7 @@ def _below(a: Tensor, top: Tensor) -> Tensor:
     return torch.exp(d) * (1.0 + lost)
 
 
-def _merge(packet: Tensor, live: Tensor, sizes: Tensor, rules: Rules) -> Merged:
+def _merge(packet: Tensor, live: Tensor, sizes: list[int], rules: Rules) -> Merged:
     tops, rests, picked, gaps = _each_rank(packet, rules.group).unbind(1)
     top = tops.amax(0)
     lower = _below(tops, top)
@@ -163,14 +178,52 @@ def _merge(packet: Tensor, live: Tensor, sizes: Tensor, rules: Rules) -> Merged:
     gap = (top - target).masked_fill(top == target, 0.0)
     loss, smoothing = gap + log, rules.label_smoothing
     if smoothing > 0.0:
-        counts = sizes.double().view(-1, *(1,) * top.ndim)
+        counts = top.new_tensor(sizes).view(-1, *(1,) * top.ndim)
         below = (counts * (top - tops).masked_fill(tops == top, 0.0)).sum(0)
-        mean_gap = (gaps.masked_fill(tops == -inf, inf).sum(0) + below) / rules.classes
+        mean_gap = (gaps.masked_fill(tops == -inf, inf).sum(0) + below) / sum(sizes)
         sure = top.new_tensor(1.0 - smoothing)
         loss = log + composed.product(sure, gap) + smoothing * mean_gap
     if rules.z_loss:
         loss = loss + rules.z_loss * (top + log).square()
     return Merged(loss.masked_fill(~live, 0.0), top, rest, gap)
+
+
+def _refuse_again() -> None:
+    if torch.is_grad_enabled():
+        raise RuntimeError("vocab_parallel_cross_entropy has no derivative of its gradient")
+
+
+class _Fused(torch.autograd.Function):
+    """The losses of rows by the fused kernels, which take the slices' sizes from the device."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, target: Tensor, live: Tensor, sizes: Tensor, rules: Rules
+    ) -> Tensor:
+        kernels, rank = _ops.triton(), dist.get_rank(rules.group)
+        targets = target.flatten(), live.flatten(), sizes
+        packet = kernels.shard_summary(
+            _ops.rows_of(x, rules.axis), *targets, rank, spread=rules.label_smoothing > 0.0
+        )
+        loss, merged = kernels.shard_merge(
+            _each_rank(packet, rules.group), *targets, label_smoothing=rules.label_smoothing,
+            z_loss=rules.z_loss,
+        )  # fmt: skip
+        ctx.rules, ctx.rank = rules, rank
+        ctx.save_for_backward(x, *targets, merged)
+        losses: Tensor = loss.reshape(target.shape)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_again()
+        x, *targets, merged = ctx.saved_tensors
+        rules: Rules = ctx.rules
+        slope = _ops.triton().shard_slope(
+            _ops.rows_of(x, rules.axis), *targets, ctx.rank, merged, g.flatten(),
+            label_smoothing=rules.label_smoothing, z_loss=rules.z_loss,
+        )  # fmt: skip
+        return _ops.unrows(slope, x, rules.axis), None, None, None, None
 
 
 class _VocabParallel(torch.autograd.Function):
@@ -179,38 +232,30 @@ class _VocabParallel(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, target: Tensor, live: Tensor, sizes: Tensor, rules: Rules
+        ctx: Any, x: Tensor, target: Tensor, live: Tensor, sizes: list[int], rules: Rules
     ) -> Tensor:
-        local = target - rules.start
+        local = target - sum(sizes[: dist.get_rank(rules.group)])
         here = live & (local >= 0) & (local < x.shape[rules.axis])
-        targets = Targets(target, live, local.masked_fill(~here, 0), here)
+        targets = Targets(live, local.masked_fill(~here, 0), here)
         packet, at = _summarise(x, targets, rules)
         merged = _merge(packet, live, sizes, rules)
-        ctx.rules = rules
+        ctx.rules, ctx.classes = rules, sum(sizes)
         ctx.save_for_backward(x, *targets, *merged[1:], packet[:2].clone(), at)
         return merged.loss
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError("vocab_parallel_cross_entropy has no derivative of its gradient")
+        _refuse_again()
         rules: Rules = ctx.rules
-        x, target, live, local, here, top, rest, gap, own, at = ctx.saved_tensors
+        x, live, local, here, top, rest, gap, own, at = ctx.saved_tensors
         axis, smoothing = rules.axis, rules.label_smoothing
-        if _fused(x):
-            slope: Tensor = _ops.triton().shard_slope(
-                _ops.rows_of(x, axis), target.flatten(), live.flatten(), rules.start,
-                tuple(each.flatten() for each in (top, rest, gap, g)), classes=rules.classes,
-                label_smoothing=smoothing, z_loss=rules.z_loss,
-            )  # fmt: skip
-            return _ops.unrows(slope, x, axis), None, None, None, None
         log = torch.log1p(rest)
         extra = 2.0 * rules.z_loss * (top + log) if rules.z_loss else torch.zeros_like(log)
         # A class at the top of this slice, and all of its classes.
         at_top = g * (1.0 + extra) * _below(own[0], top) / (1.0 + rest)
         at_top = at_top.masked_fill(~live, 0.0)
         factor = at_top * (1.0 + own[1])
-        even = (g * (smoothing / rules.classes)).masked_fill(~live, 0.0)
+        even = (g * (smoothing / ctx.classes)).masked_fill(~live, 0.0)
         wide = _ops.result_type(x)
         slope = _gradient(x, at, axis, factor.to(wide))
         # No softmax, and a slice of which nothing was looked at.
@@ -251,10 +296,10 @@ def vocab_parallel_cross_entropy(
 
     $$\\ell = \\log \\sum_r \\sum_{c \\in r} e^{x_c} - x_y$$
 
-    Slices are merged by one gathering of four numbers a row and process; their sizes, which may
-    differ, by one of a number, for which the host waits. Every process of the group calls the function at the same time, with
-    the same targets and options. The gradient takes no memory but its own, in the backward pass,
-    and has no derivative.
+    Slices are merged by one gathering of four numbers a row and process; another, for which the
+    host waits, is of their sizes, which may differ. Every process of the group calls the function
+    at the same time, with the same targets and options. The gradient takes no memory but its own,
+    in the backward pass, and has no derivative.
 
     Arguments:
         logits_shard: Logits of this process's classes, at least one; any real numbers, -inf for a
@@ -280,7 +325,7 @@ def vocab_parallel_cross_entropy(
         TypeError: For logits that are not of a float type, or targets that are not integers.
         ValueError: For shapes, a reduction or options that do not fit, and where a process has no
             class.
-        IndexError: For a class index out of range, on the CPU.
+        IndexError: For a class index out of range, on the CPU; on a GPU the row's loss is NaN.
 
     The idea of a loss over sharded classes is that of Megatron-LM (Shoeybi et al. 2019), whose
     `vocab_parallel_cross_entropy` this is named after; it reduces thrice and subtracts a target's
@@ -312,33 +357,35 @@ def vocab_parallel_cross_entropy(
             f"target must be on the device of logits_shard, {logits_shard.device}, got "
             f"{target.device}"
         )
-    rank = dist.get_rank(group)
-    if rank < 0:
+    if dist.get_rank(group) < 0:
         raise ValueError("group must be one that this process is a member of")
-    size = torch.tensor([logits_shard.shape[axis]], device=logits_shard.device)
+    size = torch.full((1,), logits_shard.shape[axis], device=logits_shard.device)
     sizes = _each_rank(size, group)[:, 0]
-    counts = sizes.tolist()
-    bounds = [0, *accumulate(counts)]
-    # By every process, as the others would wait for one that refuses alone.
-    for other, classes in enumerate(counts):
-        if classes == 0:
-            raise ValueError(f"logits_shard must have at least one class, has none at rank {other}")
+    known = _to_host(sizes)
     given, target = target, target.long()
-    # A uint64 beyond int64 is negative now, and no class that could be ignored.
-    beyond = (
-        target < 0 if given.dtype == torch.uint64 else torch.zeros_like(target, dtype=torch.bool)
-    )
-    live = (target != ignore_index) | beyond
+    live = target != ignore_index
+    if given.dtype == torch.uint64:
+        # Beyond int64 it is negative now, and no class that could be ignored.
+        live |= target < 0
     if sample_weight is not None:
-        live = live & (sample_weight != 0)
-    wrong = live & ((target < 0) | (target >= bounds[-1]))
-    if target.is_cpu and wrong.any():
-        place = tuple(wrong.nonzero()[0].tolist())
-        name = f"target{list(place)}" if place else "target"
-        raise IndexError(f"{name} = {given[place].item()} is out of range for {bounds[-1]} classes")
-    start = bounds[rank]
-    rules = Rules(axis, label_smoothing, z_loss, group, start, bounds[-1])
-    losses: Tensor = _VocabParallel.apply(logits_shard, target, live, sizes, rules)
-    losses = losses.masked_fill(wrong, nan)
+        live &= sample_weight != 0
+    rules = Rules(axis, label_smoothing, z_loss, group)
+    losses: Tensor
+    if _fused(logits_shard):
+        losses = _Fused.apply(logits_shard, target, live, sizes, rules)
+        # Late, so that the device has its work while this waits for what it did before.
+        _check_sizes(known())
+    else:
+        counts = known()
+        _check_sizes(counts)
+        wrong = live & ((target < 0) | (target >= sum(counts)))
+        if target.is_cpu and wrong.any():
+            place = tuple(wrong.nonzero()[0].tolist())
+            name = f"target{list(place)}" if place else "target"
+            raise IndexError(
+                f"{name} = {given[place].item()} is out of range for {sum(counts)} classes"
+            )
+        losses = _VocabParallel.apply(logits_shard, target, live, counts, rules)
+        losses = losses.masked_fill(wrong, nan)
     loss = composed.reduce(losses, live.double(), sample_weight, reduction, denominator, empty)
     return loss.to(_ops.result_type(logits_shard))

@@ -43,6 +43,8 @@ HINTS = True
 REGISTERS: int | None = None
 # Elements that the one program of a sum reads at a time.
 SUM_BLOCK = 4096
+# Rows that a program merges the summaries of.
+MERGE_BLOCK = 128
 # Programs that scale a tensor: some for each processor of the largest devices.
 SCALERS = 2048
 
@@ -632,26 +634,28 @@ def _cross_entropy_kernel(
 
 
 @triton.jit
-def _shard_target(target, live, rows, there, start, classes):
+def _shard_target(target, live, sizes, rank, rows, there, classes, WORLD: tl.constexpr):
     """Whether rows count, whether their target is in this slice of the classes, and where."""
+    ranks = tl.arange(0, WORLD)
+    start = tl.sum(tl.load(sizes + ranks, mask=ranks < rank, other=0), axis=0)
     counted = tl.load(live + rows, mask=there, other=0) != 0
     y = tl.load(target + rows, mask=there, other=0) - start
     here = counted & (y >= 0) & (y < classes)
     return counted, here, tl.where(here, y, tl.zeros_like(y))
 
 
-@triton.jit(do_not_specialize=["start"])
+@triton.jit(do_not_specialize=["rank"])
 def _shard_summary_kernel(
-    logits, logits_stride, target, live, packet, n, classes, start, T: tl.constexpr,
-    HALF: tl.constexpr, SMOOTH: tl.constexpr, STAGES: tl.constexpr, HINTS: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    logits, logits_stride, target, live, sizes, packet, n, classes, rank, T: tl.constexpr,
+    HALF: tl.constexpr, SMOOTH: tl.constexpr, WORLD: tl.constexpr, STAGES: tl.constexpr,
+    HINTS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Of slices of rows, in float64: the maximum, R (0 of a slice without a logit above -inf), the
     target's logit (0 where it is in no class here), and with SMOOTH the sum of m - x."""
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     there = rows < n
     row = logits + rows * logits_stride
-    counted, here, y = _shard_target(target, live, rows, there, start, classes)
+    counted, here, y = _shard_target(target, live, sizes, rank, rows, there, classes, WORLD)
     picked = tl.load(row + y, mask=here, other=0.0).to(tl.float64)
     limit = tl.where(_any(counted), classes, 0)
     whole = limit // BLOCK * BLOCK if ROWS == 1 else 0
@@ -683,22 +687,83 @@ def _shard_summary_kernel(
     tl.store(packet + 3 * n + rows, tl.where(counted, spread, 0.0), mask=there)
 
 
-@triton.jit(do_not_specialize=["start"])
+@triton.jit
+def _shard_merge_kernel(
+    packets, sizes, target, live, settings, loss, merged, n, world, SMOOTH: tl.constexpr,
+    Z: tl.constexpr, WORLD: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """From the summaries of the slices, in float64: the losses of whole rows, their maximum, R, and
+    how far the target's logit is below the maximum."""
+    rows = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    there = rows < n
+    top = tl.full([BLOCK], -_INFINITY, tl.float64)
+    picked = tl.zeros([BLOCK], tl.float64)
+    packet = packets + rows
+    for _rank in range(world):
+        m = tl.load(packet, mask=there, other=0.0)
+        top = tl.where(m > top, m, top)
+        picked += tl.load(packet + 2 * n, mask=there, other=0.0)
+        packet += 4 * n
+    rest = tl.zeros([BLOCK], tl.float64)
+    spread = tl.zeros([BLOCK], tl.float64)
+    holders = tl.zeros([BLOCK], tl.int32)
+    packet = packets + rows
+    for r in range(world):
+        m = tl.load(packet, mask=there, other=0.0)
+        own = tl.load(packet + n, mask=there, other=0.0)
+        same = m == top
+        lower = tl.where(same, 0.0, m - top)
+        # What rounding the difference took (TwoSum: Knuth) counts in its exponential.
+        seen = lower - m
+        lost = (m - (lower - seen)) - (top + seen)
+        lost = tl.where(same | (lower == -_INFINITY), 0.0, lost)
+        part = tl.exp(lower) * (1.0 + lost) * (1.0 + own)
+        rest += tl.where(same & (holders == 0), own, part)
+        holders += same.to(tl.int32)
+        if SMOOTH:
+            far = tl.load(packet + 3 * n, mask=there, other=0.0)
+            spread += tl.where(m == -_INFINITY, _INFINITY, far)
+            spread -= tl.load(sizes + r).to(tl.float64) * lower
+        packet += 4 * n
+    ranks = tl.arange(0, WORLD)
+    classes = tl.sum(tl.load(sizes + ranks, mask=ranks < world, other=0), axis=0)
+    counted = tl.load(live + rows, mask=there, other=0) != 0
+    y = tl.load(target + rows, mask=there, other=0)
+    # No softmax, or no class.
+    none = (top == -_INFINITY) | ((top == _INFINITY) & (holders > 1)) | (y < 0) | (y >= classes)
+    rest = tl.where(counted & none, float("nan"), rest)
+    log = _log1p(rest)
+    gap = tl.where(top == picked, 0.0, top - picked)
+    value = gap + log
+    if SMOOTH:
+        share = tl.load(settings)
+        value = log + tl.where(share == 0.0, 0.0, share * gap)
+        value += tl.load(settings + 1) * (spread / classes)
+    if Z:
+        value += tl.load(settings + 2) * (top + log) * (top + log)
+    tl.store(loss + rows, tl.where(counted, value, 0.0), mask=there)
+    tl.store(merged + rows, top, mask=there)
+    tl.store(merged + n + rows, rest, mask=there)
+    tl.store(merged + 2 * n + rows, gap, mask=there)
+
+
+@triton.jit(do_not_specialize=["rank"])
 def _shard_slope_kernel(
-    logits, logits_stride, target, live, top, rest, gap, up, settings, grad, grad_stride, n,
-    classes, start, T: tl.constexpr, HALF: tl.constexpr, SMOOTH: tl.constexpr, Z: tl.constexpr,
-    STAGES: tl.constexpr, HINTS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    logits, logits_stride, target, live, sizes, merged, up, settings, grad, grad_stride, n,
+    classes, world, rank, T: tl.constexpr, HALF: tl.constexpr, SMOOTH: tl.constexpr,
+    Z: tl.constexpr, WORLD: tl.constexpr, STAGES: tl.constexpr, HINTS: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The gradient of slices of rows whose maximum, R and gap of the target are known, times an
     upstream gradient a row: g ((1 + 2 z logsumexp) p - q)."""
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     there = rows < n
     row = logits + rows * logits_stride
-    counted, here, y = _shard_target(target, live, rows, there, start, classes)
+    counted, here, y = _shard_target(target, live, sizes, rank, rows, there, classes, WORLD)
     g = tl.load(up + rows, mask=counted, other=0.0)
-    highest = tl.load(top + rows, mask=counted, other=0.0)
-    odds = tl.load(rest + rows, mask=counted, other=0.0)
-    below = tl.load(gap + rows, mask=counted, other=0.0)
+    highest = tl.load(merged + rows, mask=counted, other=0.0)
+    odds = tl.load(merged + n + rows, mask=counted, other=0.0)
+    below = tl.load(merged + 2 * n + rows, mask=counted, other=0.0)
     m = highest.to(T)
     # The offset by a name that no loop has.
     _offset, small, k = _unit(m)
@@ -711,8 +776,10 @@ def _shard_slope_kernel(
         pull += 2.0 * tl.load(settings + 2) * (highest + _log1p(odds))
     at_target = (pull - 1.0) * p - other
     if SMOOTH:
+        ranks = tl.arange(0, WORLD)
+        whole_classes = tl.sum(tl.load(sizes + ranks, mask=ranks < world, other=0), axis=0)
         share = tl.load(settings)
-        even = tl.load(settings + 1)
+        even = tl.load(settings + 1) / whole_classes
         at_target = (pull - share) * p - share * other - even
         b = (g * even).to(T)
     at_target = g * at_target
@@ -1085,64 +1152,83 @@ def cross_entropy(
 
 
 def shard_summary(
-    logits: Tensor, target: Tensor, live: Tensor, start: int, *, spread: bool
+    logits: Tensor, target: Tensor, live: Tensor, sizes: Tensor, rank: int, *, spread: bool
 ) -> Tensor:
-    """Summaries (4, N) in float64 of logits (N, C) whose classes are a slice, from `start` on, of
-    those that the targets are among; of rows that are `live`, else zeros.
+    """Summaries (4, N) in float64 of logits (N, C) whose classes are the slice `rank` of those that
+    the targets are among, with `sizes` of all slices; of rows that are `live`, else zeros.
 
     They are the maximum m, R, the target's logit where it is in the slice, else 0, and with
     `spread` the sum of m - x.
     """
-    _check_logits(logits, "logits")
     n, classes = logits.shape
-    _check_indices(target, n)
-    _check_shape(live, (n,), "live")
+    _check_shard(logits, target, live)
     x = _neighbours(logits)
     packet = torch.empty(4, n, dtype=torch.float64, device=x.device)
     if n > 0:
         tile = _tile(n, classes, False, x.dtype == torch.float64 or spread)
         _launch(
             _shard_summary_kernel, triton.cdiv(n, tile["ROWS"]),
-            x, x.stride(0), target.contiguous(), live.contiguous().view(torch.uint8), packet, n,
-            classes, start, T=_compute_type(x.dtype), HALF=_half(x.dtype), SMOOTH=spread,
-            STAGES=STAGES, HINTS=HINTS, **tile,
+            x, x.stride(0), target.contiguous(), live.contiguous().view(torch.uint8), sizes, packet,
+            n, classes, rank, T=_compute_type(x.dtype), HALF=_half(x.dtype), SMOOTH=spread,
+            WORLD=_world(sizes), STAGES=STAGES, HINTS=HINTS, **tile,
         )  # fmt: skip
     return packet
 
 
+def shard_merge(
+    packets: Tensor, target: Tensor, live: Tensor, sizes: Tensor, *, label_smoothing: float,
+    z_loss: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """From the summaries of all slices (W, 4, N): the losses of rows, and what their gradient needs
+    (3, N): their maximum, R, and how far the target's logit is below the maximum."""
+    world, _, n = packets.shape
+    loss, merged = packets.new_empty(n), packets.new_empty(3, n)
+    if n > 0:
+        _launch(
+            _shard_merge_kernel, triton.cdiv(n, MERGE_BLOCK),
+            packets, sizes, target.contiguous(), live.contiguous().view(torch.uint8),
+            _options(packets.device, 1.0 - label_smoothing, label_smoothing, z_loss), loss, merged,
+            n, world, SMOOTH=label_smoothing > 0.0, Z=z_loss != 0.0, WORLD=_world(sizes),
+            BLOCK=MERGE_BLOCK, num_warps=4,
+        )  # fmt: skip
+    return loss, merged
+
+
 def shard_slope(
-    logits: Tensor,
-    target: Tensor,
-    live: Tensor,
-    start: int,
-    rows: tuple[Tensor, Tensor, Tensor, Tensor],
-    *,
-    classes: int,
-    label_smoothing: float = 0.0,
-    z_loss: float = 0.0,
-) -> Tensor:
-    """The gradient of a slice of the logits. `rows` has, in float64, what is known of whole rows
-    (their maximum, R, and how far the target's logit is below the maximum) and the upstream
-    gradient; `classes` is how many there are in all slices."""
-    _check_logits(logits, "logits")
-    n, here = logits.shape
-    _check_indices(target, n)
-    for each, name in zip((live, *rows), ("live", "top", "rest", "gap", "up"), strict=True):
-        _check_shape(each, (n,), name)
+    logits: Tensor, target: Tensor, live: Tensor, sizes: Tensor, rank: int, merged: Tensor,
+    up: Tensor, *, label_smoothing: float = 0.0, z_loss: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """The gradient of a slice of the logits: the losses' times an upstream gradient a row, in
+    float64."""
+    n, classes = logits.shape
+    _check_shard(logits, target, live)
+    _check_shape(merged, (3, n), "merged")
+    _check_shape(up, (n,), "up")
     x = _neighbours(logits)
     slope = torch.empty_like(x)
-    settings = _options(x.device, 1.0 - label_smoothing, label_smoothing / classes, z_loss)
     if n > 0:
         smooth = label_smoothing > 0.0
-        tile = _tile(n, here, True, x.dtype == torch.float64 or smooth)
+        tile = _tile(n, classes, True, x.dtype == torch.float64 or smooth)
         _launch(
             _shard_slope_kernel, triton.cdiv(n, tile["ROWS"]),
-            x, x.stride(0), target.contiguous(), live.contiguous().view(torch.uint8),
-            *(each.contiguous() for each in rows), settings, slope, slope.stride(0), n, here,
-            start, T=_compute_type(x.dtype), HALF=_half(x.dtype), SMOOTH=smooth,
-            Z=z_loss != 0.0, STAGES=STAGES, HINTS=HINTS, **tile,
+            x, x.stride(0), target.contiguous(), live.contiguous().view(torch.uint8), sizes, merged,
+            up.contiguous(), _options(x.device, 1.0 - label_smoothing, label_smoothing, z_loss),
+            slope, slope.stride(0), n, classes, sizes.numel(), rank, T=_compute_type(x.dtype),
+            HALF=_half(x.dtype), SMOOTH=smooth, Z=z_loss != 0.0, WORLD=_world(sizes),
+            STAGES=STAGES, HINTS=HINTS, **tile,
         )  # fmt: skip
     return slope
+
+
+def _check_shard(logits: Tensor, target: Tensor, live: Tensor) -> None:
+    n = logits.shape[0]
+    _check_indices(target, n)
+    _check_shape(live, (n,), "live")
+
+
+def _world(sizes: Tensor) -> int:
+    """Slices, as a size of blocks."""
+    return max(2, int(triton.next_power_of_2(sizes.numel())))
 
 
 def _rows_of(
