@@ -1,8 +1,8 @@
 """Mathematics as MathML, which browsers draw themselves: no script, no network.
 
 docutils makes it of TeX. The font is STIX Two Math, for systems that have no font for mathematics:
-the package `ziamath` carries it (its licence, OFL 1.1, is named in the font), and what the pages need
-of it is cut out.
+the package `ziamath` carries it, and what the pages need of it is cut out. Its licence, OFL 1.1, is
+named in the font.
 """
 
 from __future__ import annotations
