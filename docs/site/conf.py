@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -43,9 +44,11 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 
 def as_pages(app: Sphinx, document: str, source: list[str]) -> None:
-    """Files beside docs/ that links lead to are pages here."""
+    """Links to files are links to pages: by their titles, and also to files beside docs/."""
+    text = re.sub(r"\[([\w/-]+\.md)\]\((?=[\w./-]*\1)", "[](", source[0])
     for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY"):
-        source[0] = source[0].replace(f"](../{name}.md", f"](project/{name.lower()}.md")
+        text = text.replace(f"](../{name}.md", f"](project/{name.lower()}.md")
+    source[0] = text
 
 
 def setup(app: Sphinx) -> None:
@@ -54,3 +57,4 @@ def setup(app: Sphinx) -> None:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     app.connect("source-read", as_pages)
+    app.connect("include-read", lambda app, path, document, text: as_pages(app, document, text))

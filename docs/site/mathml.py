@@ -1,7 +1,8 @@
 """Mathematics as MathML, which browsers draw themselves: no script, no network.
 
 docutils makes it of TeX. The font is STIX Two Math, for systems that have no font for mathematics:
-the package `ziamath` carries it, and what the pages need of it is cut out.
+the package `ziamath` carries it, and what the pages need of it is cut out. Its licence, OFL 1.1, is
+named in the font.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ BLOCKS = (
 
 # The names of functions, around which TeX leaves some space and docutils none: after a factor, and
 # before an argument without brackets.
-NAMES = r"<mi>(?:exp|log|max|min|tanh)</mi>"
-AFTER_FACTOR = re.compile(rf"(</m(?:i|n|sub|sup|subsup|row|frac)>)(?=\s*{NAMES})")
-BARE = re.compile(rf"({NAMES}\s*<mo>(?:&ApplyFunction;|\u2061)</mo>)(?!\s*(?:<mrow[^>]*>\s*)*<mo)")
+NAME = r"<mi>(?:exp|log|max|min|tanh)</mi>"
+WITH_BASE = rf"<msub>\s*{NAME}\s*<m[in]>\w+</m[in]>\s*</msub>"
+APPLY = r"<mo>(?:&ApplyFunction;|\u2061)</mo>"
+AFTER_FACTOR = re.compile(rf"(</m(?:i|n|sub|sup|subsup|row|frac)>)(?=\s*(?:{NAME}|{WITH_BASE}))")
+BARE = re.compile(rf"({NAME}\s*{APPLY}|{WITH_BASE})(?!\s*(?:<mrow[^>]*>\s*)*<mo)")
 # Bars are as high as letters.
 BAR = re.compile(r"<mo(?: class=\"math(?:open|close)\")?>(?=[|\u2016]</mo>)")
 SPACE = r'\1<mspace width="0.17em"/>'
@@ -62,7 +65,7 @@ def write_font(app: Sphinx) -> None:
     target = Path(app.outdir, "_static", "math.woff")
     if app.builder.format != "html" or target.exists():
         return
-    options = subset.Options(flavor="woff", layout_features=["*"], notdef_outline=True)
+    options = subset.Options(flavor="woff", layout_features=["*"], name_IDs=["*"])
     font = TTFont(str(files("ziamath") / "fonts" / FONT), lazy=True)
     cutter = subset.Subsetter(options)
     cutter.populate(unicodes=[code for start, end in BLOCKS for code in range(start, end)])
