@@ -186,6 +186,37 @@ def test_scale_pos_weight_is_pos_weight():
     np.testing.assert_allclose(*scores, rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale_pos_weight", [1, 3])
+def test_rows_of_weight_0_are_xgboosts(scale_pos_weight):
+    """XGBoost floors a second derivative of two classes before the row's weight."""
+    # A seed at which a floor after the weight moves margins by 0.4.
+    rng = np.random.default_rng(2)
+    features, labels = rng.normal(size=(300, 5)), rng.integers(0, 2, 300)
+    matrix = xgboost.DMatrix(features, label=labels, weight=rng.choice([0.0, 1.0, 2.0], 300))
+    parameters = {**xgboost_parameters(2), "max_depth": 6, "tree_method": "exact",
+                  "scale_pos_weight": scale_pos_weight}  # fmt: skip
+    loss = for_xgboost.BinaryCrossEntropy(pos_weight=scale_pos_weight)
+    ours = xgboost.train(parameters, matrix, 1, obj=loss)
+    theirs = xgboost.train(parameters, matrix, 1)
+    same_trees(ours, theirs, ["Feature", "Split", "Yes", "No"])
+    margins = [model.predict(matrix, output_margin=True) for model in (ours, theirs)]
+    np.testing.assert_allclose(*margins, rtol=1e-5, atol=1e-6)
+
+
+def test_the_floor_of_xgboost_has_the_weights(rng):
+    scores, labels = np.full(4, 80.0, np.float32), np.array([1.0, 0.0, 1.0, 0.0])
+    weight = np.array([0.0, 0.5, 2.0, 0.0], np.float32)
+    floor = np.float32(1e-16) * weight
+    _, hess = for_xgboost.BinaryCrossEntropy(pos_weight=3)(labels, scores, weight)
+    np.testing.assert_allclose(hess, floor * [3, 1, 3, 1], rtol=1e-6)
+    _, hess = for_xgboost.FocalLoss()(labels, scores, weight)
+    np.testing.assert_allclose(hess, floor, rtol=1e-6)
+    columns = np.stack([scores, scores], axis=1)
+    _, hess = for_xgboost.BinaryCrossEntropy(pos_weight=[3, 5])(labels, columns, weight)
+    # Label 1 is positive in the second column, label 0 in the first.
+    np.testing.assert_allclose(hess, floor[:, None] * [[1, 5], [3, 1], [1, 5], [3, 1]], rtol=1e-6)
+
+
 def test_catboosts_own_focal_loss():
     features, labels, _, _ = data("cancer")
     parameters = catboost_parameters()

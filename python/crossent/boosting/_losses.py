@@ -125,6 +125,10 @@ class Sigmoid(Loss):
             return sample_weight
         return np.broadcast_to(np.asarray(sample_weight)[:, None], scores.shape)
 
+    def mass(self, target: Array) -> Any:
+        """What each score's loss is multiplied by, beside the row's weight."""
+        return 1.0
+
     def _losses_of_row(self, scores: Array) -> int:
         return 1 if scores.ndim == 1 else scores.shape[1]
 
@@ -142,6 +146,11 @@ class Binary(Sigmoid):
         return F.binary_cross_entropy_with_logits(
             scores, target, pos_weight=self.pos_weight, **options
         )
+
+    def mass(self, target: Array) -> Any:
+        if self.pos_weight is None:
+            return 1.0
+        return 1.0 + (np.asarray(self.pos_weight, np.float64) - 1.0) * target
 
 
 class Focal(Sigmoid):
