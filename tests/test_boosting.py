@@ -626,6 +626,35 @@ def test_metric_of_several_columns_and_weights(rng):
     assert ours.get_final_error(error, total) == pytest.approx(np.average(one, weights=weight))
 
 
+def test_metric_with_class_weights(rng):
+    """The mean of the documented loss by the rows' weights, of hard and one-hot labels alike."""
+    scores, labels = rng.normal(size=(40, 3)), rng.integers(0, 3, 40)
+    weight, onehot = rng.uniform(0, 3, 40), np.eye(3)[labels]
+    log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    options = {"weight": WEIGHT, "label_smoothing": SMOOTHING}
+    rows = -(((1 - SMOOTHING) * onehot + SMOOTHING / 3) * WEIGHT * log_p).sum(axis=1)
+    for sample_weight in (None, weight):
+        expected = pytest.approx(np.average(rows, weights=sample_weight), rel=1e-13)
+        for target in (labels.astype(np.float32), onehot):
+            metric = for_xgboost.SoftmaxCrossEntropy(**options).metric()
+            assert metric(target, scores, sample_weight=sample_weight) == expected
+            metric = for_lightgbm.SoftmaxCrossEntropy(**options).metric()
+            assert metric(target, scores, sample_weight)[1] == expected
+        for kind, target in (("SoftmaxCrossEntropy", labels), ("SoftLabelCrossEntropy", onehot)):
+            metric = getattr(for_catboost, kind)(**options).metric()
+            sums = np.zeros(2)
+            for part in (slice(0, 7), slice(7, 8), slice(8, 40)):
+                sums += metric.evaluate(
+                    list(scores[part].T),
+                    list(target[part].T) if target.ndim == 2 else target[part],
+                    None if sample_weight is None else sample_weight[part],
+                )
+            assert sums[1] == pytest.approx(40 if sample_weight is None else weight.sum())
+            assert metric.get_final_error(*sums) == expected
+    metric = for_xgboost.SoftmaxCrossEntropy(**options).metric()
+    assert np.isnan(metric(labels, scores, np.zeros(40)))
+
+
 @pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
 def test_examples(module):
     assert sorted(module.__all__) == module.__all__

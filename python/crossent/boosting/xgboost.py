@@ -18,8 +18,8 @@ as second derivatives
 $$h = \max(2 s\, p (1 - p),\ 10^{-16}) \quad\text{of several classes}, \qquad
   h = s\, \max(p (1 - p),\ 10^{-16}) \quad\text{of two};$$
 
-so do these objectives: of two, a row of weight 0 has none. With the factor 2 the diagonal bounds the whole Hessian, in whose rows
-absolute values sum to $2 p (1 - p)$.
+so do these objectives: of two, a row of weight 0 has none. With the factor 2 the diagonal bounds
+the whole Hessian, in whose rows absolute values sum to $2 p (1 - p)$.
 
 The parameter `objective` is still of use beside `obj`: it is what `predict` and built-in metrics
 make of the scores.
@@ -167,9 +167,9 @@ class FocalLoss(_SigmoidObjective, _losses.Focal):
     With the cross-entropy $c$ and the probability $m$ of being wrong, each score has $b\, m^\gamma
     c$, where $b$ is $\alpha$ for a positive label and $1 - \alpha$ for a negative one. It is not
     convex: where a row is badly wrong the second derivative is negative. The exact one is taken
-    where it is above the floor, the floor elsewhere ($10^{-16}$ times the row's weight): such a row has its gradient's say in a leaf
-    and next to none in the leaf's denominator. `min_child_weight` and `lambda` keep the steps of
-    leaves with none but such rows finite.
+    where it is above the floor, the floor elsewhere ($10^{-16}$ times the row's weight): such a row
+    has its gradient's say in a leaf and next to none in the leaf's denominator. `min_child_weight`
+    and `lambda` keep the steps of leaves with none but such rows finite.
 
     Arguments:
         alpha: The balance $\alpha$ of a positive label, in [0, 1]; below 0, no balance.
