@@ -587,6 +587,22 @@ def test_bad_labels(module, wrong):
         module.SoftmaxCrossEntropy()(labels, np.zeros(2))
 
 
+@pytest.mark.parametrize("module", [for_xgboost, for_lightgbm], ids=["xgboost", "lightgbm"])
+def test_one_column(module):
+    column, row = np.zeros((2, 1)), np.zeros(2)
+    for labels in (row, column):
+        for act in (module.SoftmaxCrossEntropy(), module.SoftmaxCrossEntropy().metric()):
+            with pytest.raises(ValueError, match="needs a score for each class"):
+                act(labels, column)
+    for loss in (module.BinaryCrossEntropy(), module.FocalLoss()):
+        with pytest.raises(ValueError, match=r"labels must have shape \(2,\), got \(2, 1\)"):
+            loss(column, row)
+        with pytest.raises(ValueError, match=r"labels must have shape \(2, 1\), got \(2,\)"):
+            loss(row, column)
+        grad, _ = loss(column, column)
+        np.testing.assert_array_equal(grad[:, 0], loss(row, row)[0])
+
+
 def test_bad_soft_labels():
     loss = for_lightgbm.SoftmaxCrossEntropy(soft_labels=np.ones((3, 2)) / 2)
     with pytest.raises(ValueError, match=r"soft_labels must have .* \(2, 3\), got \(3, 2\)"):

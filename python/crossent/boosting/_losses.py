@@ -96,7 +96,7 @@ class Softmax(Loss):
         return f"{type(self).__name__}({options})"
 
     def target(self, labels: Array, scores: Array) -> Array:
-        if scores.ndim != 2:
+        if scores.ndim != 2 or scores.shape[1] == 1:
             raise ValueError(
                 "SoftmaxCrossEntropy needs a score for each class: set the number of classes, or "
                 "take BinaryCrossEntropy for two"
@@ -129,6 +129,9 @@ class Sigmoid(Loss):
                     "two classes, set the number of classes"
                 )
             return labels
+        # One column has no others to be against.
+        if scores.ndim == 1 or scores.shape[1] == 1:
+            raise ValueError(f"labels must have shape {scores.shape}, got {labels.shape}")
         return one_against_all(labels, scores)
 
     def logits(self, probabilities: Array) -> Array:
