@@ -186,6 +186,37 @@ def test_scale_pos_weight_is_pos_weight():
     np.testing.assert_allclose(*scores, rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale_pos_weight", [1, 3])
+def test_rows_of_weight_0_are_xgboosts(scale_pos_weight):
+    """XGBoost floors a second derivative of two classes before the row's weight."""
+    # A seed at which a floor after the weight moves margins by 0.4.
+    rng = np.random.default_rng(2)
+    features, labels = rng.normal(size=(300, 5)), rng.integers(0, 2, 300)
+    matrix = xgboost.DMatrix(features, label=labels, weight=rng.choice([0.0, 1.0, 2.0], 300))
+    parameters = {**xgboost_parameters(2), "max_depth": 6, "tree_method": "exact",
+                  "scale_pos_weight": scale_pos_weight}  # fmt: skip
+    loss = for_xgboost.BinaryCrossEntropy(pos_weight=scale_pos_weight)
+    ours = xgboost.train(parameters, matrix, 1, obj=loss)
+    theirs = xgboost.train(parameters, matrix, 1)
+    same_trees(ours, theirs, ["Feature", "Split", "Yes", "No"])
+    margins = [model.predict(matrix, output_margin=True) for model in (ours, theirs)]
+    np.testing.assert_allclose(*margins, rtol=1e-5, atol=1e-6)
+
+
+def test_the_floor_of_xgboost_has_the_weights(rng):
+    scores, labels = np.full(4, 80.0, np.float32), np.array([1.0, 0.0, 1.0, 0.0])
+    weight = np.array([0.0, 0.5, 2.0, 0.0], np.float32)
+    floor = np.float32(1e-16) * weight
+    _, hess = for_xgboost.BinaryCrossEntropy(pos_weight=3)(labels, scores, weight)
+    np.testing.assert_allclose(hess, floor * [3, 1, 3, 1], rtol=1e-6)
+    _, hess = for_xgboost.FocalLoss()(labels, scores, weight)
+    np.testing.assert_allclose(hess, floor, rtol=1e-6)
+    columns = np.stack([scores, scores], axis=1)
+    _, hess = for_xgboost.BinaryCrossEntropy(pos_weight=[3, 5])(labels, columns, weight)
+    # Label 1 is positive in the second column, label 0 in the first.
+    np.testing.assert_allclose(hess, floor[:, None] * [[1, 5], [3, 1], [1, 5], [3, 1]], rtol=1e-6)
+
+
 def test_catboosts_own_focal_loss():
     features, labels, _, _ = data("cancer")
     parameters = catboost_parameters()
@@ -556,6 +587,22 @@ def test_bad_labels(module, wrong):
         module.SoftmaxCrossEntropy()(labels, np.zeros(2))
 
 
+@pytest.mark.parametrize("module", [for_xgboost, for_lightgbm], ids=["xgboost", "lightgbm"])
+def test_one_column(module):
+    column, row = np.zeros((2, 1)), np.zeros(2)
+    for labels in (row, column):
+        for act in (module.SoftmaxCrossEntropy(), module.SoftmaxCrossEntropy().metric()):
+            with pytest.raises(ValueError, match="needs a score for each class"):
+                act(labels, column)
+    for loss in (module.BinaryCrossEntropy(), module.FocalLoss()):
+        with pytest.raises(ValueError, match=r"labels must have shape \(2,\), got \(2, 1\)"):
+            loss(column, row)
+        with pytest.raises(ValueError, match=r"labels must have shape \(2, 1\), got \(2,\)"):
+            loss(row, column)
+        grad, _ = loss(column, column)
+        np.testing.assert_array_equal(grad[:, 0], loss(row, row)[0])
+
+
 def test_bad_soft_labels():
     loss = for_lightgbm.SoftmaxCrossEntropy(soft_labels=np.ones((3, 2)) / 2)
     with pytest.raises(ValueError, match=r"soft_labels must have .* \(2, 3\), got \(3, 2\)"):
@@ -593,6 +640,35 @@ def test_metric_of_several_columns_and_weights(rng):
     error, total = ours.evaluate([scores[:, 0]], np.ones(6, np.float32), weight)
     one = F.binary_cross_entropy_with_logits(scores[:, 0], np.ones(6), reduction="none")
     assert ours.get_final_error(error, total) == pytest.approx(np.average(one, weights=weight))
+
+
+def test_metric_with_class_weights(rng):
+    """The mean of the documented loss by the rows' weights, of hard and one-hot labels alike."""
+    scores, labels = rng.normal(size=(40, 3)), rng.integers(0, 3, 40)
+    weight, onehot = rng.uniform(0, 3, 40), np.eye(3)[labels]
+    log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    options = {"weight": WEIGHT, "label_smoothing": SMOOTHING}
+    rows = -(((1 - SMOOTHING) * onehot + SMOOTHING / 3) * WEIGHT * log_p).sum(axis=1)
+    for sample_weight in (None, weight):
+        expected = pytest.approx(np.average(rows, weights=sample_weight), rel=1e-13)
+        for target in (labels.astype(np.float32), onehot):
+            metric = for_xgboost.SoftmaxCrossEntropy(**options).metric()
+            assert metric(target, scores, sample_weight=sample_weight) == expected
+            metric = for_lightgbm.SoftmaxCrossEntropy(**options).metric()
+            assert metric(target, scores, sample_weight)[1] == expected
+        for kind, target in (("SoftmaxCrossEntropy", labels), ("SoftLabelCrossEntropy", onehot)):
+            metric = getattr(for_catboost, kind)(**options).metric()
+            sums = np.zeros(2)
+            for part in (slice(0, 7), slice(7, 8), slice(8, 40)):
+                sums += metric.evaluate(
+                    list(scores[part].T),
+                    list(target[part].T) if target.ndim == 2 else target[part],
+                    None if sample_weight is None else sample_weight[part],
+                )
+            assert sums[1] == pytest.approx(40 if sample_weight is None else weight.sum())
+            assert metric.get_final_error(*sums) == expected
+    metric = for_xgboost.SoftmaxCrossEntropy(**options).metric()
+    assert np.isnan(metric(labels, scores, np.zeros(40)))
 
 
 @pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)

@@ -263,6 +263,34 @@ def test_temperature_of_one_logit(rng):
     )
 
 
+@pytest.mark.parametrize("scale", [5e-320, 1e-300, 1e-170, 1e-5, 1e5, 1e150, 1e160, 1e307])
+def test_temperature_of_logits_of_any_size(rng, scale):
+    logits = rng.normal(size=(400, 3))
+    target = (logits + 1.5 * rng.gumbel(size=logits.shape)).argmax(axis=1)
+    # As the scaled ones are: of subnormal numbers few digits are left.
+    scaled = logits * scale
+    expected = best_temperature(scaled / scale, target) * scale
+    assert fit_temperature(scaled, target) == pytest.approx(expected, rel=1e-6, abs=1e-323)
+
+
+def test_temperature_of_rows_of_all_sizes():
+    # The large difference is right and says nothing; the small ones, 3 of 4, decide.
+    small = 1e-200
+    logits = [[1.0, 0.0]] + [[small, 0.0]] * 4
+    expected = pytest.approx(small / np.log(3), rel=1e-11, abs=0)
+    assert fit_temperature(logits, [0, 0, 0, 0, 1]) == expected
+    # So far apart that the difference overflows.
+    logits = [[1.7e308, -1.7e308]] * 4
+    assert fit_temperature(logits, [0, 0, 0, 1], bounds=(0, 1e308)) == 1e308
+    ratio = 2 * (1.7e308 / np.log(1e3 - 1))
+    assert fit_temperature([logits[0]] * 1000, [0] * 999 + [1]) == pytest.approx(ratio, rel=1e-10)
+    # Weights count by their ratios, however large.
+    weight = [3e307, 3e307, 3e307, 3e307]
+    logits = np.full(4, np.log(9))
+    got = fit_temperature(logits, [1, 1, 1, 0], sample_weight=weight)
+    assert got == pytest.approx(2, rel=1e-12)
+
+
 def test_temperature_at_the_limits():
     right = [[2.0, 1.0], [0.0, 3.0]]
     assert fit_temperature(right, [0, 1]) == 0.0
@@ -289,6 +317,8 @@ def test_temperature_at_the_limits():
     ([[-inf, 1.0]], [0], {}, ValueError, "nor that of a target -inf"),
     (np.zeros((0, 2)), np.zeros(0, int), {}, ValueError, "a row of positive weight"),
     ([[1.0, 2.0]], [0], {"sample_weight": [-1]}, ValueError, "must not be negative"),
+    ([[1.0, 2.0]], [0], {"sample_weight": [np.nan]}, ValueError, "must not be negative or NaN"),
+    ([[1.0, 2.0]] * 2, [0, 1], {"sample_weight": [inf, 1]}, ValueError, "weight must be finite"),
     ([[1.0, 2.0]], [0], {"sample_weight": [1, 2]}, ValueError, r"sample_weight .* \(1,\), got"),
     ([[1.0, 2.0]], [0], {"bounds": (2, 1)}, ValueError, r"bounds must be .* got \(2, 1\)"),
 ])  # fmt: skip

@@ -7,7 +7,7 @@ in; derivatives are in the same order and type.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from math import isfinite
+from math import isfinite, nan
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -49,11 +49,30 @@ class Loss(ABC):
         )
         return grad, hess
 
+    def sums(
+        self, scores: Array, target: Array, sample_weight: Array | None = None
+    ) -> tuple[float, float]:
+        """The sum of the rows' losses times the rows' weights, and that of the rows' weights."""
+        if sample_weight is None:
+            total = float(len(scores))
+        else:
+            total = float(np.sum(sample_weight, dtype=np.float64))
+        if total == 0.0:
+            return 0.0, 0.0
+        # A mean, because a sum of many float32 losses may leave float32.
+        mean = self.compute(
+            scores,
+            target,
+            sample_weight=self._spread(sample_weight, scores),
+            reduction="mean",
+            denominator=total,
+        )
+        return float(mean) * total, total
+
     def mean(self, scores: Array, target: Array, sample_weight: Array | None = None) -> float:
-        """The mean of the rows' losses."""
-        weight = self._spread(sample_weight, scores)
-        loss = self.compute(scores, target, sample_weight=weight, reduction="mean")
-        return float(loss) * self._losses_of_row(scores)
+        """The mean of the rows' losses by the rows' weights; NaN where these are all 0."""
+        loss, total = self.sums(scores, target, sample_weight)
+        return loss / total if total else nan
 
     @abstractmethod
     def logits(self, probabilities: Array) -> Array:
@@ -61,9 +80,6 @@ class Loss(ABC):
 
     def _spread(self, sample_weight: Array | None, scores: Array) -> Array | None:
         return sample_weight
-
-    def _losses_of_row(self, scores: Array) -> int:
-        return 1
 
 
 class Softmax(Loss):
@@ -80,7 +96,7 @@ class Softmax(Loss):
         return f"{type(self).__name__}({options})"
 
     def target(self, labels: Array, scores: Array) -> Array:
-        if scores.ndim != 2:
+        if scores.ndim != 2 or scores.shape[1] == 1:
             raise ValueError(
                 "SoftmaxCrossEntropy needs a score for each class: set the number of classes, or "
                 "take BinaryCrossEntropy for two"
@@ -113,6 +129,9 @@ class Sigmoid(Loss):
                     "two classes, set the number of classes"
                 )
             return labels
+        # One column has no others to be against.
+        if scores.ndim == 1 or scores.shape[1] == 1:
+            raise ValueError(f"labels must have shape {scores.shape}, got {labels.shape}")
         return one_against_all(labels, scores)
 
     def logits(self, probabilities: Array) -> Array:
@@ -125,8 +144,9 @@ class Sigmoid(Loss):
             return sample_weight
         return np.broadcast_to(np.asarray(sample_weight)[:, None], scores.shape)
 
-    def _losses_of_row(self, scores: Array) -> int:
-        return 1 if scores.ndim == 1 else scores.shape[1]
+    def mass(self, target: Array) -> Any:
+        """What each score's loss is multiplied by, beside the row's weight."""
+        return 1.0
 
 
 class Binary(Sigmoid):
@@ -142,6 +162,11 @@ class Binary(Sigmoid):
         return F.binary_cross_entropy_with_logits(
             scores, target, pos_weight=self.pos_weight, **options
         )
+
+    def mass(self, target: Array) -> Any:
+        if self.pos_weight is None:
+            return 1.0
+        return 1.0 + (np.asarray(self.pos_weight, np.float64) - 1.0) * target
 
 
 class Focal(Sigmoid):

@@ -66,10 +66,7 @@ class CrossentMetric:
         # A vector a class, which lie where they lie: rows need a copy.
         scores = approxes[0] if len(approxes) == 1 else np.stack(approxes).T
         labels = np.stack(target).T if isinstance(target, (list, tuple)) else np.asarray(target)
-        total = float(len(scores)) if weight is None else float(np.sum(weight, dtype=np.float64))
-        if total == 0.0:
-            return 0.0, 0.0
-        return self.loss.mean(scores, self.loss.target(labels, scores), weight) * total, total
+        return self.loss.sums(scores, self.loss.target(labels, scores), weight)
 
     def get_final_error(self, error: float, weight: float) -> float:
         """The mean, of sums over all ranges."""

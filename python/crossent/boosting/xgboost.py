@@ -9,17 +9,17 @@ The same object goes to XGBoost's own training and to its scikit-learn estimator
     params = {"num_class": 10, "objective": "multi:softprob", "base_score": 0.0}
     booster = xgb.train(params, dtrain, obj=loss, custom_metric=loss.metric())
 
-    xgb.XGBClassifier(objective=loss, eval_metric=loss.metric())
+    xgb.XGBClassifier(objective=loss, eval_metric=loss.metric(), base_score=0.5)
 
 XGBoost has scores, labels and weights in float32, scores of several classes row by row, and wants
 derivatives so. With $p$ the probability of a class by the scores and $s$ the row's weight, it takes
 as second derivatives
 
 $$h = \max(2 s\, p (1 - p),\ 10^{-16}) \quad\text{of several classes}, \qquad
-  h = \max(s\, p (1 - p),\ 10^{-16}) \quad\text{of two};$$
+  h = s\, \max(p (1 - p),\ 10^{-16}) \quad\text{of two};$$
 
-so do these objectives. With the factor 2 the diagonal bounds the whole Hessian, in whose rows
-absolute values sum to $2 p (1 - p)$.
+so do these objectives: of two, a row of weight 0 has none. With the factor 2 the diagonal bounds
+the whole Hessian, in whose rows absolute values sum to $2 p (1 - p)$.
 
 The parameter `objective` is still of use beside `obj`: it is what `predict` and built-in metrics
 make of the scores.
@@ -58,11 +58,16 @@ class _Objective(_losses.Loss):
     ) -> tuple[Array, Array]:
         """Gradient and second derivatives, by `(labels, scores, weights)` or `(scores, data)`."""
         scores, labels, sample_weight = given(y_true, y_pred, sample_weight)
-        grad, hess = self.derivatives(scores, self.target(labels, scores), sample_weight)
+        target = self.target(labels, scores)
+        grad, hess = self.derivatives(scores, target, sample_weight)
         if self._factor != 1.0:
             hess *= hess.dtype.type(self._factor)
-        np.maximum(hess, hess.dtype.type(FLOOR), out=hess)
+        np.maximum(hess, self._floor(scores, target, sample_weight), out=hess, dtype=hess.dtype)
         return grad, hess
+
+    def _floor(self, scores: Array, target: Array, sample_weight: Array | None) -> Array:
+        """The least second derivative, a number or one a score, in the type of the scores."""
+        return np.asarray(FLOOR, scores.dtype)
 
     def metric(self, *, from_logits: bool = True, name: str = "crossent") -> Metric:
         """The loss as `custom_metric` or `eval_metric`: the mean over rows by weight.
@@ -71,6 +76,16 @@ class _Objective(_losses.Loss):
         those of estimators: say `from_logits=False` then.
         """
         return _Metric(self, name, from_logits)
+
+
+class _SigmoidObjective(_Objective, _losses.Sigmoid):
+    """Of a floor that is of the loss itself, before weights: weight 0 leaves a row out."""
+
+    def _floor(self, scores: Array, target: Array, sample_weight: Array | None) -> Array:
+        floor = FLOOR * self.mass(target)
+        if sample_weight is not None:
+            floor = floor * self._spread(sample_weight, scores)
+        return np.asarray(floor, scores.dtype)
 
 
 class SoftmaxCrossEntropy(_Objective, _losses.Softmax):
@@ -113,13 +128,13 @@ class SoftmaxCrossEntropy(_Objective, _losses.Softmax):
     _factor = 2.0
 
 
-class BinaryCrossEntropy(_Objective, _losses.Binary):
+class BinaryCrossEntropy(_SigmoidObjective, _losses.Binary):
     r"""Cross-entropy of the sigmoid of a score, with a weight of the positive class.
 
     With the label $t$ and the positive class's weight $v$, each score has
 
     $$g = (1 - t)\, \sigma(x) - v\,t\, \sigma(-x), \qquad
-      h = (v\,t + 1 - t)\, \sigma(x)\, \sigma(-x)$$
+      h = (v\,t + 1 - t)\, \max(\sigma(x)\, \sigma(-x),\ 10^{-16})$$
 
     all times the row's weight. Without options it is `binary:logistic`, and `pos_weight` is
     XGBoost's `scale_pos_weight`.
@@ -146,15 +161,15 @@ class BinaryCrossEntropy(_Objective, _losses.Binary):
     """
 
 
-class FocalLoss(_Objective, _losses.Focal):
+class FocalLoss(_SigmoidObjective, _losses.Focal):
     r"""Focal loss of the sigmoid of a score: less weight on what is already decided.
 
     With the cross-entropy $c$ and the probability $m$ of being wrong, each score has $b\, m^\gamma
     c$, where $b$ is $\alpha$ for a positive label and $1 - \alpha$ for a negative one. It is not
     convex: where a row is badly wrong the second derivative is negative. The exact one is taken
-    where it is above the floor, the floor elsewhere: such a row has its gradient's say in a leaf
-    and next to none in the leaf's denominator. `min_child_weight` and `lambda` keep the steps of
-    leaves with none but such rows finite.
+    where it is above the floor, the floor elsewhere ($10^{-16}$ times the row's weight): such a row
+    has its gradient's say in a leaf and next to none in the leaf's denominator. `min_child_weight`
+    and `lambda` keep the steps of leaves with none but such rows finite.
 
     Arguments:
         alpha: The balance $\alpha$ of a positive label, in [0, 1]; below 0, no balance.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from math import inf, isfinite, sqrt
+import sys
+from math import frexp, inf, isfinite, ldexp, sqrt
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ BLOCK = 1 << 18
 # A step that is smaller, relatively, is the last.
 TOLERANCE = 1e-12
 ITERATIONS = 200
+# Newton's method needs few steps, or (along an exponential, where each is as long) too many: from
+# then on every other step halves what is between, on a scale of logarithms.
+PATIENCE = 30
 
 
 def fit_temperature(
@@ -39,7 +43,8 @@ def fit_temperature(
     $L''$ is the variance of the logits under $p$: the loss is convex in $\beta$. The sum of the
     rows has at most one point where its derivative vanishes, and Newton's method finds it, kept
     between a $\beta$ on either side: where a step would leave them, their geometric mean is taken.
-    The differences $z_c - z_y$ keep a common offset of a row out of both sums.
+    The differences $z_c - z_y$ keep a common offset of a row out of both sums; divided by a power of
+    two near the largest of them, none of their squares that matters leaves the floats.
 
     At the ends the derivative has limits, which tell whether there is such a point:
 
@@ -67,7 +72,7 @@ def fit_temperature(
 
     Errors:
         ValueError: shapes do not fit; there is no row of positive weight; a logit is NaN or +inf,
-            or that of a row's target -inf; a weight is negative; the bounds are not in order.
+            or that of a row's target -inf; a weight is negative, NaN or infinite; the bounds are not in order.
         IndexError: a target is not a class.
 
     Example:
@@ -95,7 +100,7 @@ def fit_temperature(
     elif hottest >= 0.0:
         best = inf
     else:
-        best = 1.0 / _newton(rows)
+        best = rows.temperature(_newton(rows))
     return min(max(best, low), high)
 
 
@@ -127,17 +132,43 @@ class _Rows:
             if weight.shape != y.shape:
                 raise ValueError(f"sample_weight must have shape {y.shape}, got {weight.shape}")
             if not (weight >= 0).all():
-                raise ValueError("sample_weight must not be negative")
+                raise ValueError("sample_weight must not be negative or NaN")
+            if not (weight < inf).all():
+                raise ValueError("sample_weight must be finite")
             # A row of weight 0 is not there, whatever its logits.
             live = weight > 0
+            # Of the largest, so that no sum overflows.
+            weight = weight / weight.max(initial=sys.float_info.min)
             self.weight = weight
             if not live.all():
                 self.logits, self.target, self.weight = z[live], y[live], weight[live]
         if len(self.target) == 0:
             raise ValueError("logits must have a row of positive weight")
+        # Powers of two: scaling is exact. Half of any two logits has a finite difference.
+        self.shrink, self.unit = 1.0, 1.0
+        with np.errstate(over="ignore"):
+            largest = self._largest()
+        if largest == inf:
+            self.shrink = 0.5
+            largest = self._largest()
+        if largest > 0.0:
+            self.unit = ldexp(1.0, frexp(largest)[1] - 1)
+
+    def _largest(self) -> float:
+        """The largest absolute difference between a possible class's logit and the target's."""
+        return max(float(np.abs(z).max(initial=0.0, where=there)) for z, there, _ in self.parts())
+
+    def temperature(self, beta: float) -> float:
+        """Of the logits as given, from the beta of what `blocks` gives."""
+        return self.unit / beta / self.shrink
 
     def blocks(self) -> Any:
-        """Of a block of rows: what each logit has above the target's, and the weights."""
+        """Of a block of rows: what each logit has above the target's, in units, and the weights."""
+        for z, _, weight in self.parts():
+            yield z / self.unit, weight
+
+    def parts(self) -> Any:
+        """Of a block of rows: what each logit has above the target's, where it can be, weights."""
         size = max(1, BLOCK // self.classes)
         for start in range(0, len(self.target), size):
             part = slice(start, start + size)
@@ -147,8 +178,10 @@ class _Rows:
             own = np.take_along_axis(z, self.target[part, None].astype(np.intp), axis=1)
             if not np.isfinite(own).all() or not (z < inf).all():
                 raise ValueError("logits must not be NaN or +inf, nor that of a target -inf")
-            z -= own
-            yield z, None if self.weight is None else self.weight[part]
+            there = z > -inf
+            z *= self.shrink
+            z -= own * self.shrink
+            yield z, there, None if self.weight is None else self.weight[part]
 
     @staticmethod
     def _sum(rows: Array, weight: Array | None) -> float:
@@ -180,15 +213,18 @@ class _Rows:
 
 def _between(below: float, above: float, beta: float) -> float:
     """A beta between these, at an end of which `beta` is."""
+    # Squared, an end that is far away is found in a few steps.
     if above == inf:
-        return 4.0 * beta
-    return sqrt(below * above) if below else beta / 4.0
+        return min(max(4.0 * beta, beta * beta), sys.float_info.max)
+    if not below:
+        return max(min(beta / 4.0, beta * beta), sys.float_info.min)
+    return sqrt(below) * sqrt(above)
 
 
 def _newton(rows: _Rows) -> float:
     """The beta at which L' vanishes; it is known to be there, and L' to rise."""
     below, above, beta = 0.0, inf, 1.0
-    for _ in range(ITERATIONS):
+    for step in range(ITERATIONS):
         first, second = rows.slopes(beta)
         if first < 0.0:
             below = beta
@@ -197,7 +233,8 @@ def _newton(rows: _Rows) -> float:
         else:
             break
         new = beta - first / second if second > 0.0 else -1.0
-        if not (below < new < above and isfinite(new)):
+        impatient = step > PATIENCE and step % 2
+        if impatient or not (below < new < above and isfinite(new)):
             new = _between(below, above, beta)
         done = abs(new - beta) <= TOLERANCE * beta
         beta = new
