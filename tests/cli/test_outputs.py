@@ -1,10 +1,11 @@
-"""What the command line writes: states for their own inputs, files that are not lost, one-line errors."""
+"""What the command line writes: states for their own inputs, files that are kept, one-line errors."""
 
 import json
 import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_what_came_before_a_bad_target_is_kept(data, capsys):
 
 
 def test_outputs_replace_no_input(data, capsys):
-    before = open("x.npy", "rb").read()
+    before = Path("x.npy").read_bytes()
     os.link("x.npy", "hard.html")
     os.symlink("x.npy", "soft.html")
     for report in ("x.npy", "./x.npy", "hard.html", "soft.html"):
@@ -111,7 +112,7 @@ def test_outputs_replace_no_input(data, capsys):
     assert "would replace an input, y.npy" in told(capsys, "--resume", "y.npy")
     found = told(capsys, "--resume", "s.json", "--report", "./s.json")
     assert "would replace the state" in found
-    assert open("x.npy", "rb").read() == before
+    assert Path("x.npy").read_bytes() == before
 
 
 def test_outputs_to_links_pipes_and_folders(data, capsys):
@@ -123,12 +124,12 @@ def test_outputs_to_links_pipes_and_folders(data, capsys):
     os.symlink("folder/r.html", "link.html")
     assert main([*COMMAND, "--report", "link.html"]) == 0
     assert os.path.islink("link.html")
-    page = open("folder/r.html").read()
+    page = Path("folder/r.html").read_text()
     assert page.startswith("<!doctype html>")
 
     os.mkfifo("pipe")
     read = []
-    reader = threading.Thread(target=lambda: read.append(open("pipe").read()))
+    reader = threading.Thread(target=lambda: read.append(Path("pipe").read_text()))
     reader.start()
     assert main([*COMMAND, "--report", "pipe"]) == 0
     reader.join(60)
@@ -193,9 +194,7 @@ def test_closed_output(data):
 
 def test_a_full_disk_for_the_output(data):
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [*CROSSENT, *COMMAND], stdout=full, stderr=subprocess.PIPE, text=True
-        )
+        done = subprocess.run([*CROSSENT, *COMMAND], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert done.stderr == "crossent: error: [Errno 28] No space left on device\n"
 
