@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from enum import IntEnum
 
 
@@ -18,3 +20,9 @@ class Exit(IntEnum):
 
 class Refused(Exception):
     """An input that cannot be used; the message says what to do about it."""
+
+
+def discard_output() -> None:
+    """Who reads has seen enough, or there is no room: what is still buffered must not fail once
+    more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

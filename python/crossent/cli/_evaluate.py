@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,7 @@ import numpy as np
 
 import crossent
 from crossent.cli import _progress, _report, _state
-from crossent.cli._errors import Exit, Refused
+from crossent.cli._errors import Exit, Refused, discard_output
 from crossent.cli._files import Source, open_array
 from crossent.cli._table import json_safe, lines
 from crossent.evaluation import Evaluation, evaluate
@@ -44,12 +44,11 @@ def run(options: argparse.Namespace) -> int:
     run_of = identity(options, inputs, arguments)
 
     path = None if options.resume is None else Path(options.resume)
-    for wanted in (path, None if options.report is None else Path(options.report)):
-        if wanted is not None and not wanted.absolute().parent.is_dir():
-            raise Refused(f"{wanted} cannot be written: its folder does not exist")
+    report = None if options.report is None else Path(options.report)
+    check_outputs(inputs, path, report)
     try:
         evaluation, position = Evaluation(**arguments), 0
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise Refused(str(error)) from error
     if path is not None and path.exists():
         evaluation, position, differs = _state.load(path, run_of)
@@ -58,18 +57,51 @@ def run(options: argparse.Namespace) -> int:
 
     walk = Walk(evaluation, position, inputs["logits"].shape, path, run_of, options.quiet)
     with walk.signals():
-        walk.go(options, inputs)
-    if path is not None:
-        walk.save(path)
+        try:
+            walk.go(options, inputs)
+        except Refused as error:
+            if path is None or walk.position == position:
+                raise
+            walk.save(path)
+            raise Refused(f"{error}; {path} keeps the {walk.position} before") from error
 
-    if options.report is not None and walk.complete:
+    # Files first, as who reads the output may be gone; yet a file that cannot be written must not
+    # take the results with it.
+    failures = []
+
+    def attempt(write: Callable[[], object]) -> None:
+        try:
+            write()
+        except (Refused, OSError) as error:
+            failures.append(error)
+
+    def keep() -> None:
+        nonlocal path
+        if path is None:
+            path = walk.save_somewhere()
+        else:
+            walk.save(path)
+
+    def write_report(to: Path) -> None:
         page = _report.page(evaluation, inputs["logits"].name, inputs["targets"].name, options.bits)
-        _state.write_atomically(Path(options.report), page)
-    show(evaluation, walk, options)
+        _state.write_atomically(to, page)
+
+    if path is not None or not walk.complete:
+        attempt(keep)
+    if report is not None and walk.complete:
+        attempt(lambda: write_report(report))
+    try:
+        show(evaluation, walk, options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if walk.complete:
+            raise
+        discard_output()
+    if failures:
+        raise failures[0]
     if walk.complete:
         return Exit.DONE
-    if path is None:
-        path = walk.save_somewhere()
+    assert path is not None
     rows = inputs["logits"].shape[0]
     note(f"interrupted: {walk.position} of {rows} are in the sums above")
     note(f"go on with: {command_line(options, path)}")
@@ -100,7 +132,33 @@ def opened(options: argparse.Namespace) -> dict[str, Source]:
             raise Refused(f"{source.name} does not say what its 16 bits are: --dtype bfloat16?")
         inputs[name] = source.viewed(np.dtype(needs("ml_dtypes", "eval").bfloat16))
     check_shapes(inputs, options.axis)
+    if is_number(options.bytes) and "sample-weight" in inputs:
+        raise Refused(
+            "--bytes must be a file of bytes a row where there is --sample-weight: "
+            "a number for all rows cannot be weighed"
+        )
     return inputs
+
+
+def check_outputs(inputs: dict[str, Source], state: Path | None, report: Path | None) -> None:
+    """Files that are written must be none that are read, nor one another."""
+    for option, path in (("--resume", state), ("--report", report)):
+        if path is None:
+            continue
+        if not path.resolve().parent.is_dir():
+            raise Refused(f"{option} {path} cannot be written: its folder does not exist")
+        if path.is_dir():
+            raise Refused(f"{option} {path} cannot be written: it is a directory")
+        for source in inputs.values():
+            real = source.path.resolve()
+            if (
+                real == path.resolve()
+                or real in path.resolve().parents
+                or (path.exists() and path.samefile(real))
+            ):
+                raise Refused(f"{option} {path} would replace an input, {source.name}")
+    if state is not None and report is not None and state.resolve() == report.resolve():
+        raise Refused(f"--report {report} would replace the state of --resume")
 
 
 def is_number(text: str | None) -> bool:
@@ -218,7 +276,8 @@ class Walk:
             ndim, axis = len(inputs["logits"].shape), options.axis
             class_mask = class_mask.reshape([-1 if i == axis % ndim else 1 for i in range(ndim)])
         of_all = int(options.bytes) if is_number(options.bytes) else None
-        if self.complete and self._length:
+        # Of no rows, too, the classes are known once they were read.
+        if self.complete and self.evaluation.classes is not None:
             return
         try:
             evaluate(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from crossent import __version__
-from crossent.cli._errors import Exit, Refused
+from crossent.cli._errors import Exit, Refused, discard_output
 
 EPILOG = """\
 exit codes:
@@ -65,7 +65,7 @@ def add_evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
     add("--axis", type=int, default=1, metavar="N",
         help="the class axis; -1 for (batch, time, classes) (default: 1)")  # fmt: skip
     add("--baseline", metavar="FILE",
-        help="another model's logits: how far the distributions are from its own")  # fmt: skip
+        help="another model's logits, changed as these: how far from its distributions these are")  # fmt: skip
     add("--ignore-index", type=int, default=-100, metavar="N",
         help="the target of rows that do not count (default: -100)")  # fmt: skip
     add("--temperature", type=number, default=1.0, metavar="T", help="what logits are divided by")
@@ -181,18 +181,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = parser().parse_args(given)
     options.given = given
+    if sys.stderr is None:
+        # What is printed to no file goes to standard output, where messages do not belong.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        return told("standard output is closed: there is no place for results", Exit.REFUSED)
     try:
         code = int(import_module(f"crossent.cli.{options.module}").run(options))
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Who reads has seen enough; what is still buffered must not fail once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return int(Exit.REFUSED)
     except ImportError as error:
         return told(error, Exit.MISSING)
     except (Refused, OSError) as error:
         return told(error, Exit.REFUSED)
+    except MemoryError as error:
+        return told(f"out of memory: {error}" if str(error) else "out of memory", Exit.REFUSED)
     except KeyboardInterrupt:
         return told("interrupted", Exit.INTERRUPTED)
 

@@ -17,7 +17,12 @@ FORMAT, VERSION = "crossent.state", 1
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file, of which any reader sees the old content or the new."""
+    """Replaces a file, of which any reader sees the old content or the new. A link stays, and what
+    is no regular file, such as a pipe, is written to."""
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    path = path.resolve()
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
     ) as file:
@@ -60,18 +65,22 @@ def load(path: Path, run: Mapping[str, Any]) -> tuple[Evaluation, int, str | Non
                 f"{path} has version {state['version']}, and this crossent reads {VERSION}"
             )
         kept, position = state["run"], state["position"]
-        for name in run:
-            if kept.get(name) != run[name]:
+        # An input that only one of the two had differs, too.
+        for name in (*run, *(name for name in kept if name not in run)):
+            if kept.get(name) != run.get(name):
+                by_report = " (--report sets it, too)" if name in ("per_class", "worst") else ""
                 raise Refused(
-                    f"{path} is of other inputs or options: {name} differs; "
+                    f"{path} is of other inputs or options: {name} differs{by_report}; "
                     "give those that it was made with, or another file"
                 )
+        if type(position) is not int or position < 0:
+            raise ValueError(f"position is {position!r}")
         evaluation = Evaluation.from_dict(state["evaluation"])
-        made = state["crossent"], state["simd"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        made = str(state["crossent"]), str(state["simd"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Refused(f"{path} is no state of an evaluation: {error}; delete it") from error
     here = crossent.__version__, crossent.simd_level()
     differs = None
     if made != here:
         differs = f"{path} was made by {' with '.join(made)}, and this is {' with '.join(here)}"
-    return evaluation, int(position), differs
+    return evaluation, position, differs

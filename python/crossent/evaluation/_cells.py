@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,10 @@ class Cells:
         for name, values in columns.items():
             sums = self.columns[name]
             if values.dtype != np.bool_:
-                sums.add(values if weight is None else values * weight, cells)
+                # A product beyond the largest float is infinite.
+                with np.errstate(over="ignore"):
+                    weighted = values if weight is None else values * weight
+                sums.add(weighted, cells)
                 continue
             there = None if cells is None else cells[values]
             if weight is None:
@@ -68,6 +72,10 @@ class Cells:
     def rows(self) -> Integers:
         """How many rows each cell has."""
         return self.columns[ROWS].values().astype(np.int64)
+
+    def summed(self, name: str) -> Fraction | float:
+        """A column of all cells together."""
+        return self.columns[name].summed().exact()
 
     def to_dict(self) -> dict[str, Any]:
         """Every column's sums."""

@@ -9,6 +9,7 @@ import numpy as np
 from crossent.evaluation._evaluation import Evaluation
 from crossent.evaluation._extra import needs
 from crossent.evaluation._stream import checked_axis
+from crossent.evaluation._tokens import bytes_of
 
 # How many evaluations a task merges.
 FAN_IN = 8
@@ -89,7 +90,9 @@ def evaluate_dask(
             raise ValueError(f"{name} must have the shape {shape}, got {tuple(array.shape)}")
         return da.asarray(array).rechunk(like).to_delayed()
 
-    number = isinstance(byte_count, (int, np.integer))
+    number, of_all = byte_count is not None and np.ndim(byte_count) == 0, None
+    if number:
+        _, of_all = bytes_of(byte_count, per_row, sample_weight is not None)
     arrays = [
         blocks("input", input, input.shape, input.chunks),
         blocks("target", target, per_row, chunks),
@@ -105,7 +108,7 @@ def evaluate_dask(
             start,
             [each.ravel()[i] for each in arrays],
             axis,
-            byte_count if number and i == 0 else None,
+            (of_all if i == 0 else 0) if number else None,
             mask,
             int(firsts[np.unravel_index(i, input.numblocks)[0]]),
         )

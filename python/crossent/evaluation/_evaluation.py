@@ -127,7 +127,10 @@ class Evaluation:
 
         self._edges = np.linspace(0.0, 1.0, self._bins + 1)
         self._hits = tuple(f"top{k}" for k in self._ks)
-        self._columns = ("loss", "entropy", "confidence", *self._hits, "kl", "kl_weight", "bytes")
+        # Rows have a "kl" or "bytes" only where they were given one: what is divided by "kl_weight"
+        # and "bytes" must be of these rows alone.
+        self._columns = ("loss", "entropy", "confidence", *self._hits, "kl", "kl_weight", "bytes",
+                         "byte_loss")  # fmt: skip
         self._classes: int | None = None
         self._seen = 0
         self._total = Cells(1, self._columns)
@@ -163,9 +166,11 @@ class Evaluation:
             axis: The class axis; by default torch's: 1, or 0 of one-dimensional input.
             baseline: Logits (or what `kind` says) of another model for the same rows, whose
                 distribution $b$ is compared with this one's, $D(b \,\Vert\, p)$: the base of a
-                quantised model, say.
+                quantised model, say. `temperature`, `softcap` and `class_mask` apply to it, too.
             sample_weight: A weight a row; a row of weight 0 does not count.
-            byte_count: How many bytes of text each row stands for, or all of the batch do.
+            byte_count: How many bytes of text each row stands for, or all of the batch do. Those of
+                a row that does not count are left out; one number counts whole. Rows of batches
+                without it are left out of `bits_per_byte`.
             group: Labels, integers or strings, of the groups that rows belong to; see `by_group`.
             class_mask: Booleans that broadcast to the input's shape: False is a class that does not
                 exist.
@@ -221,7 +226,7 @@ class Evaluation:
         if batch.kl is not None:
             columns |= {"kl": batch.kl, "kl_weight": np.ones(n, np.bool_)}
         if batch.bytes is not None:
-            columns["bytes"] = batch.bytes
+            columns |= {"bytes": batch.bytes, "byte_loss": batch.loss}
         sure = ~np.isnan(batch.confidence)
         of_bin = np.searchsorted(self._edges[1:-1], batch.confidence[sure])
         weight_of_bin = None if weight is None else weight[sure]
@@ -230,8 +235,10 @@ class Evaluation:
         self._classes = batch.classes
         self._seen += batch.seen
         self._total.add(None, weight, columns, n)
-        if batch.more_bytes:
+        if batch.more_bytes is not None:
+            # Of all rows, and so of no group or class.
             self._total.columns["bytes"].add(np.array([batch.more_bytes]))
+            self._total.columns["byte_loss"].add(batch.loss)
         self._calibration.add(of_bin, weight_of_bin, in_bin, len(of_bin))
         self._losses.add(batch.loss)
         if batch.kl is not None:
@@ -285,7 +292,7 @@ class Evaluation:
                 Token(
                     first_row + int(batch.place[i]),
                     int(batch.target[i]),
-                    -float(batch.loss[i]),
+                    0.0 - float(batch.loss[i]),
                     int(batch.rank[i]),
                     float(batch.entropy[i]),
                 )
@@ -380,7 +387,8 @@ class Evaluation:
 
     @property
     def nan_rows(self) -> int:
-        """How many rows of those that count have a NaN: each makes means NaN."""
+        """How many rows of those that count have a NaN: each makes the means of losses, entropies,
+        confidences and divergences NaN, and is a miss in accuracy and top-k."""
         return self._losses.nans
 
     @property
@@ -400,7 +408,7 @@ class Evaluation:
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits over bytes; NaN where no `byte_count` was given."""
+        """Bits over bytes, of the rows that had a `byte_count`; NaN where none had."""
         return self._bits_per_byte(self._total, 0)
 
     @property
@@ -530,7 +538,7 @@ class Evaluation:
             (['code', 'prose'], array([0., 1.]))
         """
         order = np.array(self._order(), np.int64)
-        labels = np.array([self._labels[i] for i in order])
+        labels = label_array([self._labels[i] for i in order])
         table = self._table(self._by_group, order, labels)
         table["expected_calibration_error"] = np.array(
             [
@@ -611,7 +619,9 @@ class Evaluation:
             "loss_quantiles": named(shares, self.loss_quantiles(shares)),
         }
         if self._has_bytes:
-            found["bytes"] = int(self._total.columns["bytes"].value())
+            count = self._total.columns["bytes"].value()
+            # Weights may make it a fraction.
+            found["bytes"] = int(count) if count.is_integer() else count
             found["bits_per_byte"] = self.bits_per_byte
         if self._has_kl:
             found["kl_divergence"] = self.kl_divergence
@@ -627,7 +637,7 @@ class Evaluation:
         return bool(self._kls.count or self._kls.nans)
 
     def _bits_per_byte(self, cells: Cells, cell: int) -> float:
-        loss, count = cells.columns["loss"].exact(cell), cells.columns["bytes"].exact(cell)
+        loss, count = cells.columns["byte_loss"].exact(cell), cells.columns["bytes"].exact(cell)
         if not isinstance(count, Fraction) or not count:
             return nan
         share = rounded(loss / count) if isinstance(loss, Fraction) else loss
@@ -724,9 +734,56 @@ class Evaluation:
         try:
             result = cls(**kept["options"])
             result._fill(kept)
+            wrong = result._contradiction()
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"kept is damaged: {error!r}") from error
+        if wrong:
+            raise ValueError(f"kept is damaged: {wrong}")
         return result
+
+    def _contradiction(self) -> str | None:
+        """What cannot be, as sums of the same rows are held in several places."""
+        total, rows, losses = self._total, self.rows, self._losses
+        if rows != losses.count + losses.nans or losses.nans < 0:
+            return f"{rows} rows count, and {losses.count + losses.nans} have a loss"
+        if rows > self._seen:
+            return f"{rows} rows count of {self._seen}"
+        if rows and self._classes is None:
+            return "there are rows, and no classes"
+        if len(self._worst) != min(self._keep_worst, rows):
+            return f"{len(self._worst)} of the least likely rows are held, not {self._keep_worst}"
+        if any(not (0 <= each.target < (self._classes or 0)) for each in self._worst):
+            return "one of the least likely rows has a target that is no class"
+        if self._worst != sorted(self._worst, key=Token.order):
+            return "the least likely rows are not in order"
+
+        loss, weight = total.columns["loss"].exact(), total.columns[WEIGHT].exact()
+        low, high = losses.at([0.0, 1.0])
+        if isinstance(loss, Fraction) and isinstance(weight, Fraction) and high < inf:
+            # Products with weights are rounded, at worst to the least float.
+            slack = Fraction(1, 2**50) * weight * Fraction(high) + Fraction(rows, 2**1074)
+            if not weight * Fraction(low) - slack <= loss <= weight * Fraction(high) + slack:
+                return "the mean loss is not between the least and the largest"
+
+        parts = [("bins", self._calibration)] if total_is_number(total, "confidence") else []
+        if self._per_class and rows:
+            if self._by_class is None:
+                return "measures of classes are missing"
+            parts.append(("classes", self._by_class))
+        for what, cells in parts:
+            for name in cells.columns:
+                # Bytes of a whole batch are of no class.
+                if name not in ("bytes", "byte_loss") and not same(
+                    cells.summed(name), total.columns[name].exact()
+                ):
+                    return f"{name} of all {what} is not that of all rows"
+        if len(set(self._labels)) < len(self._labels):
+            return "two groups have the same label"
+        if any(type(label) not in (int, str) for label in self._labels):
+            return "labels of groups must be integers or strings"
+        if (self._by_group.rows() < 0).any() or self._by_group.rows().sum() > rows:
+            return "groups have more rows than there are"
+        return None
 
     def _fill(self, kept: Mapping[str, Any]) -> None:
         bins = ("confidence", HIT)
@@ -765,10 +822,21 @@ def whole(name: str, value: Any, least: int | None) -> int:
     return int(value)
 
 
+def total_is_number(cells: Cells, name: str) -> bool:
+    """Whether neither a NaN nor an infinity is in the only sum of a column."""
+    return isinstance(cells.columns[name].exact(), Fraction)
+
+
+def same(a: Fraction | float, b: Fraction | float) -> bool:
+    """Equality, with NaN equal to itself."""
+    return a == b or (a != a and b != b)
+
+
 def hits(batch: Batch, k: int) -> NDArray[Any]:
     """Whether the target is among the k most likely classes; where it is one of more than k that
     share the top, how often it is among k that are drawn of them."""
-    hit = batch.rank < k
+    # Of more places than there are classes, too, a NaN has none.
+    hit = batch.rank < min(k, batch.classes + 1)
     tied = batch.ties > k
     return np.where(tied, k / batch.ties, hit) if tied.any() else hit
 
@@ -782,4 +850,16 @@ def exponential(x: float) -> float:
 
 
 def named(shares: list[float], values: list[float]) -> dict[str, float]:
-    return {f"{share:g}": value for share, value in zip(shares, values, strict=True)}
+    """By the shortest text that is the share and no other."""
+    short = {share: f"{share:g}" for share in shares}
+    names = [text if float(text) == share else repr(float(share)) for share, text in short.items()]
+    return dict(zip(names, [values[shares.index(share)] for share in short], strict=True))
+
+
+def label_array(labels: list[int | str]) -> NDArray[Any]:
+    """Labels in an array; of objects where no type holds all of them as they are."""
+    array = np.array(labels)
+    if labels and (array.dtype.kind not in "iuU" or array.tolist() != labels):
+        array = np.empty(len(labels), object)
+        array[:] = labels
+    return array

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossent.evaluation._evaluation import Evaluation, whole
+from crossent.evaluation._tokens import bytes_of
 
 # How much of the input a slice holds, where nothing is said.
 SLICE_BYTES = 1 << 26
@@ -99,7 +100,11 @@ def evaluate(
     ):
         if array is not None and tuple(array.shape) != wanted:
             raise ValueError(f"{name} must have the shape {wanted}, got {tuple(array.shape)}")
-    bytes_per_row = None if isinstance(byte_count, (int, np.integer)) else sliceable(byte_count)
+    bytes_per_row, bytes_of_all = sliceable(byte_count), None
+    if bytes_per_row is not None and tuple(bytes_per_row.shape) == ():
+        # What is wrong with it shows now, though it is added at the end.
+        _, bytes_of_all = bytes_of(bytes_per_row, per_row, sample_weight is not None)
+        bytes_per_row = None
     if bytes_per_row is not None and tuple(bytes_per_row.shape) != per_row:
         raise ValueError(f"byte_count must be a number or have the shape {per_row}")
     mask = None if class_mask is None else np.asarray(class_mask)
@@ -119,9 +124,10 @@ def evaluate(
     for first, stop in slices(start, length, batch_rows):
         part: list[Any] = [None if array is None else array[first:stop] for array in arrays]
         of_rows = part[5]
-        if bytes_per_row is None and byte_count is not None and stop == length:
-            # All of them with the last slice, which every run that ends has once.
-            of_rows = byte_count
+        if bytes_of_all is not None:
+            # All of them with the last slice, which every run that ends has once; the slices before
+            # have their share in it.
+            of_rows = bytes_of_all if stop == length else 0
         try:
             evaluation.update(
                 part[0],

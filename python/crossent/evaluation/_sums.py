@@ -171,6 +171,17 @@ class ExactSums:
         total = sum(int(c[cell]) << (BITS * (p - low)) for p, c in self._places.items())
         return Fraction(total) * Fraction(2) ** (BITS * low)
 
+    def summed(self) -> ExactSums:
+        """The sum of all of these."""
+        result = ExactSums(1)
+        # Small digits: so many of them add up in an int64.
+        self._carry()
+        for place, counts in self._places.items():
+            result._add_digits(place, np.atleast_1d(counts.sum()), self.size * BASE)
+        if self._specials is not None:
+            result._specials = self._specials.sum(axis=1, keepdims=True)
+        return result
+
     def value(self, cell: int = 0) -> float:
         """One sum, rounded to the nearest float64."""
         return rounded(self.exact(cell))

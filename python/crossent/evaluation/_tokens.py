@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossent import _core
-from crossent.functional import kl_divergence_with_logits
+from crossent.functional import kl_divergence_with_logits, logsumexp
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -43,8 +43,8 @@ class Batch:
     kl: Floats | None
     weight: Floats | None
     bytes: Floats | None
-    # Bytes that belong to no row.
-    more_bytes: int
+    # Bytes that belong to no row; None where a byte_count was not given.
+    more_bytes: int | None
     group: Array | None
 
 
@@ -91,7 +91,7 @@ class Reading:
             counts = counts & (weight != 0)
         everything = bool(np.all(counts))
 
-        logits = as_logits("input", input, self.kind)
+        logits = as_logits("input", input, self.kind, axis, counts)
         warp = (self.temperature, self.softcap, class_mask)
         answers, _ = _core.token_log_prob(
             logits,
@@ -111,7 +111,7 @@ class Reading:
             return values if everything else values[place]
 
         if self.kind != "logits":
-            check_sums(kept(log_sum), place, np.asarray(input).dtype)
+            check_sums("input", kept(log_sum), place, np.asarray(input).dtype)
         classes = logits.shape[class_axis(logits.ndim, axis)]
         log_prob = kept(log_prob)
         rank = np.where(np.isnan(log_prob), classes + 1, kept(rank))
@@ -120,8 +120,11 @@ class Reading:
         kl = None
         if baseline is not None:
             of = class_axis(logits.ndim, axis)
-            against = as_logits("baseline", baseline, self.kind)
+            against = as_logits("baseline", baseline, self.kind, axis, counts)
             kl = kept(divergence(against, logits, of, warp)).astype(np.float64)
+            if self.kind != "logits":
+                sums = kept(np.ravel(logsumexp(against, axis=of)))
+                check_sums("baseline", sums, place, np.asarray(baseline).dtype)
         row_bytes, more_bytes = bytes_of(byte_count, shape, weight is not None)
         return Batch(
             classes=classes,
@@ -146,8 +149,11 @@ def class_axis(ndim: int, axis: int | None) -> int:
     return (min(1, ndim - 1) if axis is None else axis) % ndim
 
 
-def as_logits(name: str, values: ArrayLike, kind: str) -> Array:
-    """Log-probabilities are logits as they are; probabilities need their logarithms."""
+def as_logits(
+    name: str, values: ArrayLike, kind: str, axis: int | None, counts: NDArray[np.bool_]
+) -> Array:
+    """Log-probabilities are logits as they are; probabilities, which rows that count must have,
+    need their logarithms."""
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(f"{name} must not be a masked array: its mask would be lost")
     array = np.asarray(values)
@@ -157,20 +163,23 @@ def as_logits(name: str, values: ArrayLike, kind: str) -> Array:
         raise TypeError(f"{name} must be a floating-point array, got {array.dtype}")
     if array.dtype.itemsize < 4:
         array = array.astype(np.float32)
-    if (array < 0).any():
-        raise ValueError(f"{name} must not have negative probabilities")
-    with np.errstate(divide="ignore"):
+    negative = array < 0
+    if negative.any():
+        by_row = negative.any(axis=class_axis(array.ndim, axis)) if array.ndim else negative
+        if by_row.shape != counts.shape or (by_row & counts).any():
+            raise ValueError(f"{name} must not have negative probabilities")
+    with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.log(array))
 
 
-def check_sums(log_sum: Array, place: NDArray[np.int64], dtype: np.dtype[Any]) -> None:
+def check_sums(name: str, log_sum: Array, place: NDArray[np.int64], dtype: np.dtype[Any]) -> None:
     slack = SLACK_16_BIT if dtype.itemsize < 4 else SLACK
     with np.errstate(over="ignore"):
         wrong = np.abs(np.expm1(log_sum.astype(np.float64))) > slack
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ValueError(
-            f"input must hold probabilities: those of row {place[row]} add up to "
+            f"{name} must hold probabilities: those of row {place[row]} add up to "
             f"{np.exp(float(log_sum[row])):.6g}"
         )
 
@@ -208,15 +217,15 @@ def per_row(name: str, values: ArrayLike | None, shape: tuple[int, ...]) -> Floa
 
 def bytes_of(
     byte_count: ArrayLike | None, shape: tuple[int, ...], weighted: bool
-) -> tuple[Floats | None, int]:
-    """Bytes of each row, or of the batch."""
+) -> tuple[Floats | None, int | None]:
+    """Bytes of each row, and of the batch besides; None for either that was not given."""
     if byte_count is None:
-        return None, 0
+        return None, None
     given = np.asarray(byte_count)
     if given.dtype.kind not in "iu":
         raise TypeError(f"byte_count must be integers, got {given.dtype}")
     if given.shape == shape and shape:
-        return per_row("byte_count", given, shape), 0
+        return per_row("byte_count", given, shape), None
     if given.ndim:
         raise ValueError(
             f"byte_count must be one number, or have target's shape {shape}, got {given.shape}"
