@@ -145,13 +145,15 @@ matrix: build/wheel.stamp  ## Try the wheel in fresh environments: every Python,
 
 # The second build has another depth, another name, and its crates from another place.
 COPIES := build/reproducible/here build/reproducible/there/and-further
+# Named otherwise, as `make -n` runs what says MAKE, here in folders that it has not made.
+IN_COPY = $(MAKE)
 reproducible: $(ENV)/wheel.env  ## Build the wheel of HEAD in two places; compare every bit (10 minutes)
 	rm -rf build/reproducible
 	for copy in $(COPIES); do mkdir -p $$copy && git archive HEAD | tar -x -C $$copy || exit; done
 	cargo fetch --locked --quiet
 	mkdir build/reproducible/cargo && ln -s "$(CARGO_HOME)"/* build/reproducible/cargo
-	$(MAKE) -C $(word 1,$(COPIES)) wheel ENV="$(CURDIR)/$(ENV)"
-	$(MAKE) -C $(word 2,$(COPIES)) wheel ENV="$(CURDIR)/$(ENV)" \
+	$(IN_COPY) -C $(word 1,$(COPIES)) wheel ENV="$(CURDIR)/$(ENV)"
+	$(IN_COPY) -C $(word 2,$(COPIES)) wheel ENV="$(CURDIR)/$(ENV)" \
 		CARGO_HOME="$(CURDIR)/build/reproducible/cargo"
 	$(PYTHON) tools/compare_wheels.py $(addsuffix /dist/*.whl,$(COPIES))
 

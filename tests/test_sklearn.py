@@ -173,6 +173,32 @@ def test_log_loss_refuses(y, proba, options, message):
         log_loss(y, proba, **options)
 
 
+@pytest.mark.parametrize("y, options, message", [
+    ([0.0, np.nan], {}, "y_true contains NaN"),
+    ([1.5, 0.5], {}, "y_true must be classes, got unknown label type 'continuous'"),
+    ([[1.0, 0.0], [0.5, 0.5]], {}, "y_true must be classes"),
+    ([0, 1], {"labels": []}, "labels must not be empty"),
+    ([0, 1], {"labels": [0.0, np.nan]}, "labels contains NaN"),
+    ([0, 1], {"sample_weight": [0, 0]}, "sample_weight must have a weight that is not 0"),
+    ([0, 1], {"sample_weight": [np.nan, 2]}, "sample_weight contains NaN"),
+    ([0, 1], {"sample_weight": [np.inf, 2]}, "sample_weight contains infinity"),
+    ([0, 1], {"sample_weight": ["1", "1"]}, "sample_weight must be numbers, got strings"),
+])  # fmt: skip
+def test_log_loss_refuses_what_scikit_learn_refuses(y, options, message):
+    proba = [[0.5, 0.5], [0.25, 0.75]]
+    for normalize in (True, False):
+        with pytest.raises(ValueError, match=message):
+            log_loss(y, proba, normalize=normalize, **options)
+    with np.errstate(invalid="ignore"), pytest.raises((ValueError, TypeError)):
+        sklearn.metrics.log_loss(y, proba, **options)
+
+
+def test_log_loss_of_as_many_classes_as_rows(recwarn):
+    assert log_loss(np.arange(50), np.eye(50)) == 0.0
+    assert log_loss(np.array(["a", "b"], object), [[0, 1], [0, 1]], labels=["b", "a"]) == inf
+    assert not recwarn
+
+
 def test_log_loss_warns_of_rows_that_do_not_sum_to_1():
     with pytest.warns(UserWarning, match="do not sum to 1"):
         log_loss(["a", "b"], [[0.5, 0.4], [0.5, 0.5]])

@@ -144,7 +144,7 @@ class Sigmoid(Loss):
             return sample_weight
         return np.broadcast_to(np.asarray(sample_weight)[:, None], scores.shape)
 
-    def mass(self, target: Array) -> Any:
+    def _mass(self, target: Array) -> Any:
         """What each score's loss is multiplied by, beside the row's weight."""
         return 1.0
 
@@ -163,7 +163,7 @@ class Binary(Sigmoid):
             scores, target, pos_weight=self.pos_weight, **options
         )
 
-    def mass(self, target: Array) -> Any:
+    def _mass(self, target: Array) -> Any:
         if self.pos_weight is None:
             return 1.0
         return 1.0 + (np.asarray(self.pos_weight, np.float64) - 1.0) * target

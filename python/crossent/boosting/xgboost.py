@@ -82,7 +82,7 @@ class _SigmoidObjective(_Objective, _losses.Sigmoid):
     """Of a floor that is of the loss itself, before weights: weight 0 leaves a row out."""
 
     def _floor(self, scores: Array, target: Array, sample_weight: Array | None) -> Array:
-        floor = FLOOR * self.mass(target)
+        floor = FLOOR * self._mass(target)
         if sample_weight is not None:
             floor = floor * self._spread(sample_weight, scores)
         return np.asarray(floor, scores.dtype)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import make_scorer
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils.multiclass import type_of_target
 
 import crossent.functional as F
 
@@ -44,7 +45,8 @@ def log_loss(
             the positive class (the last of two) alone.
         normalize: The mean; `False` gives the sum.
         sample_weight: A weight a row. Weight 0 leaves a row out, whatever its loss.
-        labels: The classes, where `y_true` does not have all of them.
+        labels: The classes, where `y_true` does not have all of them. In whatever order they are
+            given, columns are in sorted order.
         from_logits: Whether `y_proba` is logits: softmax makes probabilities of several columns,
             the sigmoid of one.
 
@@ -57,7 +59,8 @@ def log_loss(
 
     Errors:
         ValueError: lengths differ; probabilities are not in [0, 1], or NaN; the classes are not as
-            many as columns, or fewer than two; a true class is not among `labels`.
+            many as columns, or fewer than two; a true class is not among `labels`, NaN, or a number
+            that is not whole; weights are not finite numbers, or all are 0.
 
     Warns:
         UserWarning: rows of probabilities do not sum to 1.
@@ -85,7 +88,7 @@ def log_loss(
     )
     check_consistent_length(y_proba, y_true, sample_weight)
     if sample_weight is not None:
-        sample_weight = column_or_1d(sample_weight, dtype=np.float64)
+        sample_weight = _check_weight(sample_weight)
     if y_proba.ndim == 2 and y_proba.shape[1] == 1:
         y_proba = y_proba[:, 0]
     if y_proba.ndim > 2:
@@ -123,9 +126,31 @@ neg_log_loss_logits_scorer = make_scorer(
 neg_log_loss_logits_scorer.__doc__ = """Minus the log loss of `decision_function`, as logits."""
 
 
+def _check_weight(sample_weight: Any) -> Array:
+    if np.asarray(sample_weight).dtype.kind in "SU":
+        raise ValueError("sample_weight must be numbers, got strings")
+    checked = check_array(
+        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+    )
+    weight: Array = column_or_1d(checked)
+    if not weight.any():
+        raise ValueError("sample_weight must have a weight that is not 0")
+    return weight
+
+
+def _check_classes(classes: Any, name: str) -> None:
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+        # That they are as many as of a regression, says scikit-learn; of few rows they may be.
+        warnings.simplefilter("ignore", UserWarning)
+        kind = type_of_target(classes, input_name=name)
+    if kind.startswith(("continuous", "unknown")):
+        raise ValueError(f"{name} must be classes, got unknown label type {kind!r}")
+
+
 def _class_indices(y_true: Any, labels: Any, columns: int) -> Array:
     """The column of each row's class."""
     given = np.asarray(y_true)
+    _check_classes(given, "y_true")
     if given.ndim == 2 and given.shape[1] > 1:
         if given.shape[1] != columns or not ((given == 0) | (given == 1)).all():
             raise ValueError(
@@ -138,7 +163,11 @@ def _class_indices(y_true: Any, labels: Any, columns: int) -> Array:
     given = column_or_1d(given)
     classes, inverse = np.unique(given, return_inverse=True)
     if labels is not None:
-        every = np.unique(column_or_1d(labels))
+        every = column_or_1d(labels)
+        if len(every) == 0:
+            raise ValueError("labels must not be empty")
+        _check_classes(every, "labels")
+        every = np.unique(every)
         place = np.minimum(np.searchsorted(every, classes), len(every) - 1)
         strange = every[place] != classes
         if strange.any():

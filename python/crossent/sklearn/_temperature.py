@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from math import frexp, inf, isfinite, ldexp, sqrt
+from math import frexp, inf, ldexp, sqrt
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ ITERATIONS = 200
 # Newton's method needs few steps, or (along an exponential, where each is as long) too many: from
 # then on every other step halves what is between, on a scale of logarithms.
 PATIENCE = 30
+# A beta times a difference of at most two units is a float.
+LARGEST = 2.0**1000
 
 
 def fit_temperature(
@@ -43,8 +45,8 @@ def fit_temperature(
     $L''$ is the variance of the logits under $p$: the loss is convex in $\beta$. The sum of the
     rows has at most one point where its derivative vanishes, and Newton's method finds it, kept
     between a $\beta$ on either side: where a step would leave them, their geometric mean is taken.
-    The differences $z_c - z_y$ keep a common offset of a row out of both sums; divided by a power of
-    two near the largest of them, none of their squares that matters leaves the floats.
+    The differences $z_c - z_y$ keep a common offset of a row out of both sums. They are divided by
+    a power of two near the largest of them: logits of any size have squares that are floats.
 
     At the ends the derivative has limits, which tell whether there is such a point:
 
@@ -72,7 +74,8 @@ def fit_temperature(
 
     Errors:
         ValueError: shapes do not fit; there is no row of positive weight; a logit is NaN or +inf,
-            or that of a row's target -inf; a weight is negative, NaN or infinite; the bounds are not in order.
+            or that of a row's target -inf; a weight is negative, NaN or infinite; the bounds are
+            not in order.
         IndexError: a target is not a class.
 
     Example:
@@ -215,9 +218,9 @@ def _between(below: float, above: float, beta: float) -> float:
     """A beta between these, at an end of which `beta` is."""
     # Squared, an end that is far away is found in a few steps.
     if above == inf:
-        return min(max(4.0 * beta, beta * beta), sys.float_info.max)
+        return min(max(4.0 * beta, beta * beta), LARGEST)
     if not below:
-        return max(min(beta / 4.0, beta * beta), sys.float_info.min)
+        return max(min(beta / 4.0, beta * beta), 1.0 / LARGEST)
     return sqrt(below) * sqrt(above)
 
 
@@ -234,7 +237,7 @@ def _newton(rows: _Rows) -> float:
             break
         new = beta - first / second if second > 0.0 else -1.0
         impatient = step > PATIENCE and step % 2
-        if impatient or not (below < new < above and isfinite(new)):
+        if impatient or not below < new < min(above, LARGEST):
             new = _between(below, above, beta)
         done = abs(new - beta) <= TOLERANCE * beta
         beta = new
