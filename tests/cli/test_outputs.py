@@ -1,4 +1,4 @@
-"""What the command line writes: states for their own inputs, files that are kept, one-line errors."""
+"""What the command line writes: states for their own inputs, files, errors of one line."""
 
 import json
 import os
@@ -121,6 +121,9 @@ def test_outputs_to_links_pipes_and_folders(data, capsys):
         assert f"{option} folder cannot be written: it is a directory" in told(
             capsys, option, "folder"
         )
+    os.symlink("loop", "loop")
+    main([*COMMAND, "--report", "loop"])  # What comes of it depends on the system; no traceback.
+    assert "--resume /dev/null cannot hold a state" in told(capsys, "--resume", "/dev/null")
     os.symlink("folder/r.html", "link.html")
     assert main([*COMMAND, "--report", "link.html"]) == 0
     assert os.path.islink("link.html")

@@ -22,6 +22,7 @@ import crossent
 from crossent.cli import _progress, _report, _state
 from crossent.cli._errors import Exit, Refused, discard_output
 from crossent.cli._files import Source, open_array
+from crossent.cli._state import real_path
 from crossent.cli._table import json_safe, lines
 from crossent.evaluation import Evaluation, evaluate
 from crossent.evaluation._extra import needs
@@ -62,12 +63,15 @@ def run(options: argparse.Namespace) -> int:
         except Refused as error:
             if path is None or walk.position == position:
                 raise
-            walk.save(path)
+            try:
+                walk.save(path)
+            except OSError as failure:
+                raise Refused(f"{error}; and {path} cannot be written: {failure}") from error
             raise Refused(f"{error}; {path} keeps the {walk.position} before") from error
 
     # Files first, as who reads the output may be gone; yet a file that cannot be written must not
     # take the results with it.
-    failures = []
+    failures: list[Exception] = []
 
     def attempt(write: Callable[[], object]) -> None:
         try:
@@ -94,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
         show(evaluation, walk, options)
         sys.stdout.flush()
     except BrokenPipeError:
-        if walk.complete:
+        if walk.complete and not failures:
             raise
         discard_output()
     if failures:
@@ -145,19 +149,22 @@ def check_outputs(inputs: dict[str, Source], state: Path | None, report: Path | 
     for option, path in (("--resume", state), ("--report", report)):
         if path is None:
             continue
-        if not path.resolve().parent.is_dir():
+        target = real_path(path)
+        if not target.parent.is_dir():
             raise Refused(f"{option} {path} cannot be written: its folder does not exist")
         if path.is_dir():
             raise Refused(f"{option} {path} cannot be written: it is a directory")
         for source in inputs.values():
-            real = source.path.resolve()
+            real = real_path(source.path)
             if (
-                real == path.resolve()
-                or real in path.resolve().parents
-                or (path.exists() and path.samefile(real))
+                real == target
+                or real in target.parents
+                or (target.exists() and target.samefile(real))
             ):
                 raise Refused(f"{option} {path} would replace an input, {source.name}")
-    if state is not None and report is not None and state.resolve() == report.resolve():
+    if state is not None and state.exists() and not state.is_file():
+        raise Refused(f"--resume {state} cannot hold a state: it is no regular file")
+    if state is not None and report is not None and real_path(state) == real_path(report):
         raise Refused(f"--report {report} would replace the state of --resume")
 
 

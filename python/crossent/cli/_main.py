@@ -65,7 +65,7 @@ def add_evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
     add("--axis", type=int, default=1, metavar="N",
         help="the class axis; -1 for (batch, time, classes) (default: 1)")  # fmt: skip
     add("--baseline", metavar="FILE",
-        help="another model's logits, changed as these: how far from its distributions these are")  # fmt: skip
+        help="another model's logits: how far from its distributions these are")  # fmt: skip
     add("--ignore-index", type=int, default=-100, metavar="N",
         help="the target of rows that do not count (default: -100)")  # fmt: skip
     add("--temperature", type=number, default=1.0, metavar="T", help="what logits are divided by")

@@ -22,7 +22,7 @@ def write_atomically(path: Path, text: str) -> None:
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")
         return
-    path = path.resolve()
+    path = real_path(path)
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
     ) as file:
@@ -38,6 +38,11 @@ def write_atomically(path: Path, text: str) -> None:
         except BaseException:
             os.unlink(file.name)
             raise
+
+
+def real_path(path: Path) -> Path:
+    """Where links lead; unlike `Path.resolve`, no version of Python fails on those in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def save(path: Path, evaluation: Evaluation, position: int, run: Mapping[str, Any]) -> None:
