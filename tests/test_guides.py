@@ -3,11 +3,15 @@
 import re
 from pathlib import Path
 
+# Loaded before threads are limited, which limits those of loaded libraries alone.
+import lightgbm  # noqa: F401
 import pytest
+import scipy.linalg  # noqa: F401
+import sklearn.linear_model  # noqa: F401
+import xgboost  # noqa: F401
 from threadpoolctl import threadpool_limits
 
 DOCS = Path(__file__).parent.parent / "docs"
-
 
 PAGES = ["boosting", "sklearn", "index"]
 PAGES += sorted(f"howto/{path.stem}" for path in (DOCS / "howto").glob("*.md"))
