@@ -227,6 +227,9 @@ def test_no_probability_is_above_1(name):
     target = torch.ones(96, dtype=torch.int64, device=DEVICE)
     _, grad = K.cross_entropy(x, target, reduction="sum", grad=True)
     assert grad.abs().max() == 1
+    capped = tensor(np.arange(96.0)[:, None] * [3e-4, 0.0] - [0.0, 1e4], TYPES[name])
+    _, grad = K.cross_entropy(capped, target, reduction="sum", softcap=50.0, grad=True)
+    assert grad.abs().max() == 1
     ones, zeros = torch.ones(96, device=DEVICE), torch.zeros(96, device=DEVICE)
     *_, grad = K.token_log_prob(x, target, grad_output=(ones, zeros))
     assert grad.abs().max() == 1

@@ -575,8 +575,8 @@ LIBRARY.define(
 
 def _inplace_cpu(*arguments: Any) -> Tensor:
     given = arrays(*arguments[:5])
-    call: Any = (*given, *arguments[5:])
-    return tensor(_cross_entropy_cpu(*call, True, None, given[0])[0])
+    call: Any = (*given, *arguments[5:], True, None, given[0])
+    return tensor(_cross_entropy_cpu(*call)[0])
 
 
 def _inplace_cuda(*arguments: Any) -> Tensor:

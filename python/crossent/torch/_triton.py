@@ -216,6 +216,8 @@ def _softcap(x, cap, cap_inverse):
     e = tl.where(v > -1.0, 1.0 + near, far)
     tanh = _over(-less, 2.0 + less)
     slope = _over(4.0 * e, (1.0 + e) * (1.0 + e))
+    # Where the rounding of the square would have it above.
+    slope = tl.minimum(slope, 1.0, propagate_nan=tl.PropagateNan.ALL)
     return cap * tl.where(x < 0.0, -tanh, tanh), slope
 
 
