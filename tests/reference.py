@@ -56,8 +56,9 @@ def ulp(value, dtype):
 def ulp_errors(got, exact, scale=None):
     """How far `got` is from `exact`, in ulp of its own type at `exact`, or at `scale` if larger.
 
-    A NaN is right where a NaN is due, and an infinity where one is due or where the exact value
-    rounds to one; anything else that is not finite is infinitely far.
+    A NaN is right where a NaN is due, and an infinity where one is due or where the exact value is
+    beyond the largest number; anything else that is not finite is infinitely far. So is the largest
+    number from what rounds to infinity.
     """
     got = np.asarray(got)
     dtype = got.dtype
@@ -65,7 +66,10 @@ def ulp_errors(got, exact, scale=None):
     assert got.shape == exact.shape
     got = got.astype(np.float64).astype(np.longdouble)
     largest = np.longdouble(float(finfo(dtype).max))
-    overflows = np.isfinite(exact) & (np.abs(exact) > largest)
+    beyond = np.isfinite(exact) & (np.abs(exact) > largest)
+    overflows = beyond & (
+        (np.abs(got) > largest) | (np.abs(exact) >= largest + ulp(largest, dtype) / 2)
+    )
     exact = np.where(overflows, np.copysign(np.longdouble(np.inf), exact), exact)
     same = (got == exact) | (np.isnan(got) & np.isnan(exact))
     size = exact if scale is None else np.maximum(np.abs(exact), scale)
