@@ -17,7 +17,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="what Linux offers")
 
 
 WORK = """
-import multiprocessing, os, sys, threading
+import multiprocessing, os, sys, threading, time
 import numpy as np
 import crossent, crossent.functional as F
 
@@ -29,10 +29,15 @@ def work():
     assert grad[3, 3] < 0 < grad[3, 4], grad[3, :5]
     return float(loss)
 
-def workers():
-    "How many threads there are of crossent's own."
-    names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
-    return sum(name.startswith("crossent-") for name in names)
+def workers(due=0):
+    "How many threads there are of crossent's own. One that is due has its name when it has run."
+    for _ in range(1000):
+        tasks = [f"/proc/self/task/{task}/comm" for task in os.listdir("/proc/self/task")]
+        count = sum(open(task).read().startswith("crossent-") for task in tasks)
+        if count >= due:
+            break
+        time.sleep(0.01)
+    return count
 """
 
 
@@ -90,13 +95,13 @@ def test_a_child_has_threads_of_its_own():
     script = WORK + (
         "crossent.set_num_threads(3)\n"
         "work()\n"
-        "assert workers() == 2, workers()\n"
+        "assert workers(2) == 2, workers()\n"
         "child = os.fork()\n"
         "if child == 0:\n"
         "    assert workers() == 0, workers()\n"
         "    work()\n"
-        "    os._exit(workers())\n"
-        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), workers())\n"
+        "    os._exit(workers(2))\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), workers(2))\n"
     )
     assert printed(script).split() == ["2", "2"]
 
@@ -209,7 +214,7 @@ def test_threads_that_cannot_be_started():
         "    assert workers() == 0\n"
         "    resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))\n"
         "    assert work() == want\n"
-        "    os._exit(workers())\n"
+        "    os._exit(workers(3))\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
     )
     assert printed(script).split() == ["3"]
