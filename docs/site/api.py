@@ -24,7 +24,6 @@ from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx import addnodes
 from sphinx.application import Sphinx
-from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.inspect import signature, stringify_signature
 
@@ -193,7 +192,7 @@ class Help(SphinxDirective):
         return [nodes.literal_block(text, text, language="text")]
 
 
-def scopes(env: BuildEnvironment, document: str) -> tuple[str, ...]:
+def scopes(document: str) -> tuple[str, ...]:
     """The modules in which a bare name is looked for on a page."""
     here = document.rpartition("/")[2].replace("-", ".")
     return (f"crossent.{here}", "crossent.functional", "crossent")
@@ -202,9 +201,9 @@ def scopes(env: BuildEnvironment, document: str) -> tuple[str, ...]:
 def link_names(app: Sphinx, doctree: nodes.document, document: str) -> None:
     """Inline code that names what is documented becomes a link."""
     known = app.env.domains.python_domain.objects
-    within = scopes(app.env, document)
+    within = scopes(document)
+    parents = (nodes.reference, nodes.title, addnodes.desc_signature, addnodes.pending_xref)
     for literal in list(doctree.findall(nodes.literal)):
-        parents = (nodes.reference, nodes.title, addnodes.desc_signature, addnodes.pending_xref)
         text = literal.astext().removesuffix("()")
         if isinstance(literal.parent, parents) or not re.fullmatch(r"[A-Za-z_][\w.]*", text):
             continue

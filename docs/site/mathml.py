@@ -12,7 +12,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from docutils import __version_info__ as docutils_version
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
@@ -39,10 +38,8 @@ SPACE = r'\1<mspace width="0.17em"/>'
 
 
 def markup(node: nodes.Element, as_block: bool) -> str:
-    # The option was turned around from one version to the next.
-    option = {"as_block": as_block} if docutils_version >= (0, 22) else {"inline": not as_block}
     try:
-        result = str(tex2mathml(node.astext(), **option))
+        result = str(tex2mathml(node.astext(), as_block=as_block))
     except Exception as error:
         raise SphinxError(f"mathematics that cannot be read: {node.astext()!r}: {error}") from error
     return BAR.sub('<mo stretchy="false">', BARE.sub(SPACE, AFTER_FACTOR.sub(SPACE, result)))
