@@ -30,6 +30,8 @@ const LINE: usize = 256;
 const PARALLEL: usize = 64 << 10;
 /// Elements whose use of `f32` lanes is decided together: a line of the cache.
 const BLOCK: usize = 16;
+/// Chunks of usual elements in a row from which on they are taken by a loop of their own.
+const RUN: usize = 2;
 /// By how many elements inputs are asked for before they are used: arithmetic hides the time that
 /// memory takes only where what comes next is on its way, also beyond the end of a page.
 const AHEAD: usize = 1024;
@@ -339,50 +341,60 @@ impl<S: Isa> Seeing<S> {
 
 /// Takes whole blocks up to the first with an element that is not usual, as [`Pointwise::narrow`] has
 /// it; returns how many elements, and adds their losses to sums. Derivatives are multiplied by `scale`.
-#[inline(always)]
-fn take_usual<const WANTED: u8, S: Isa, F: Element, L: Pointwise>(
+/// A function of its own, as what a loss looks up is to have all registers.
+#[inline(never)]
+fn take_usual<const WANTED: u8, S: Isa, L: Pointwise>(
     simd: S,
     loss: &L,
     scale: f32,
-    (x, t): (&[F], Option<&[F]>),
-    [value, first]: [&mut [F]; 2],
+    (x, t): (&[f32], &[f32]),
+    [value, first]: [&mut [f32]; 2],
     sums: &mut [S::f64s; 4],
 ) -> usize {
-    let (Some(x), Some(value), Some(first)) =
-        (F::as_f32s(x), F::as_f32s_mut(value), F::as_f32s_mut(first))
-    else {
-        return 0;
-    };
-    // A loss without targets does not look at them.
-    let t = t.and_then(F::as_f32s).unwrap_or(x);
-    let mut taken = 0;
-    for (x, t) in x.chunks_exact(BLOCK).zip(t.chunks_exact(BLOCK)) {
-        simd.prefetch(x, AHEAD);
-        simd.prefetch(t, AHEAD);
-        let mut all = true;
-        for at in (0..BLOCK).step_by(S::f32s::LEN) {
-            let load = |from: &[f32]| simd::load::<S, f32>(simd, &from[at..]);
-            let Some(usual) = loss.narrow(simd, load(x), load(t)) else { return 0 };
-            all &= usual.holds.all_true();
-            let at = taken + at..taken + at + S::f32s::LEN;
-            if let Some(to) = value.get_mut(at.clone()) {
-                simd::store::<S, f32>(usual.value, to);
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            // A copy, which no output can be the memory of.
+            let loss = &{ *loss };
+            let n = S::f32s::LEN;
+            let scale = splat::<S, f32>(simd, scale);
+            let load = |from: &[f32]| simd::load::<S, f32>(simd, from);
+            let mut taken = 0;
+            let inputs = x.chunks_exact(BLOCK).zip(t.chunks_exact(BLOCK));
+            let losses = value.chunks_exact_mut(BLOCK);
+            let mut slopes = first.chunks_exact_mut(BLOCK);
+            for ((x, t), value) in inputs.zip(losses) {
+                simd.prefetch(x, AHEAD);
+                simd.prefetch(t, AHEAD);
+                let slope = if WANTED >= wanted::FIRST { slopes.next() } else { None };
+                let slope = slope.unwrap_or_default();
+                let mut all = true;
+                for at in (0..BLOCK).step_by(n) {
+                    let usual = loss.narrow(simd, load(&x[at..]), load(&t[at..]));
+                    let Some(Narrow { value: v, first, holds }) = usual else { return 0 };
+                    all &= holds.all_true();
+                    simd::store::<S, f32>(v, &mut value[at..]);
+                    if WANTED >= wanted::FIRST {
+                        simd::store::<S, f32>(first * scale, &mut slope[at..]);
+                    }
+                }
+                if !all {
+                    break;
+                }
+                taken += BLOCK;
             }
-            if WANTED >= wanted::FIRST
-                && let Some(to) = first.get_mut(at)
-            {
-                simd::store::<S, f32>(usual.first * splat::<S, f32>(simd, scale), to);
-            }
-        }
-        if !all {
-            break;
-        }
-        taken += BLOCK;
-    }
-    // In a loop of its own: widening what comes from memory is half the work.
+            add_usual(simd, &value[..taken], sums);
+            taken
+        },
+    )
+}
+
+/// Adds losses to sums: in a loop of its own, as widening what comes from memory is half the work.
+#[inline(always)]
+fn add_usual<S: Isa>(simd: S, value: &[f32], sums: &mut [S::f64s; 4]) {
     let n = S::f64s::LEN;
     let mut all = *sums;
-    let mut whole = value[..taken].chunks_exact(4 * n);
+    let mut whole = value.chunks_exact(4 * n);
     for values in &mut whole {
         for (i, sum) in all.iter_mut().enumerate() {
             *sum += simd.load_f64s_f32(&values[i * n..(i + 1) * n]);
@@ -392,7 +404,6 @@ fn take_usual<const WANTED: u8, S: Isa, F: Element, L: Pointwise>(
         *sum += simd.load_f64s_f32(values);
     }
     *sums = all;
-    taken
 }
 
 /// Takes all whole vectors of elements without weights in `f64` lanes; returns how many elements.
@@ -558,18 +569,26 @@ fn compute<F: Element, L: Pointwise>(
                 let upstream = if scales { f64::from(scale) } else { upstream };
                 let narrow_first = WANTED == wanted::VALUE || scales;
                 let mut start = 0;
+                // How many chunks of usual elements have been seen in a row.
+                let mut usual = RUN;
                 if PLAIN && !narrows {
                     let to = [&mut *value, &mut *first, &mut *second];
                     start =
                         take_wide::<WANTED, S, F, L>(simd, loss, upstream, &from, to, &mut seeing);
                 }
                 while start < len {
-                    if PLAIN && narrows && narrow_first && WANTED < wanted::SECOND {
-                        let to = [&mut *value, &mut *first]
-                            .map(|to| to.get_mut(start..).unwrap_or_default());
-                        let from = (&from.x[start..], from.t.map(|t| &t[start..]));
+                    let runs = PLAIN && narrows && narrow_first && WANTED < wanted::SECOND;
+                    if runs && usual >= RUN {
+                        usual = 0;
+                        let x = F::as_f32s(&from.x[start..]).expect("they are narrow");
+                        // A loss without targets does not look at them.
+                        let t = from.t.and_then(|t| F::as_f32s(&t[start..])).unwrap_or(x);
+                        let to = [&mut *value, &mut *first].map(|to| {
+                            let to = to.get_mut(start..).unwrap_or_default();
+                            F::as_f32s_mut(to).expect("they are narrow")
+                        });
                         let sums = &mut seeing.usual;
-                        start += take_usual::<WANTED, S, F, L>(simd, loss, scale, from, to, sums);
+                        start += take_usual::<WANTED, S, L>(simd, loss, scale, (x, t), to, sums);
                     }
                     if start == len {
                         break;
@@ -598,6 +617,8 @@ fn compute<F: Element, L: Pointwise>(
                     } else {
                         None
                     };
+                    usual =
+                        if known.as_ref().is_some_and(|known| known.all) { usual + 1 } else { 0 };
                     for at in (0..end - start).step_by(n) {
                         let live = (end - start - at).min(n);
                         let known = known.as_ref().map(|known| (known, at));

@@ -123,10 +123,11 @@ pub(crate) fn lanes_in_force<F: Element>() -> usize {
     dispatch!(level(), s => of::<_, F>(s))
 }
 
-/// Whether the level in force has [`Isa::look_up`] as an instruction.
-pub(crate) fn looks_up() -> bool {
-    fn of<S: Isa>(_: S) -> bool {
-        S::LOOKS_UP
+/// The constants of the exponential in `f32` lanes, where the level in force has [`Isa::look_up`] as an
+/// instruction.
+pub(crate) fn looked_up() -> Option<&'static exp::Constants<f32>> {
+    fn of<S: Isa>(_: S) -> Option<&'static exp::Constants<f32>> {
+        S::LOOKS_UP.then(exp::f32_constants::<S>)
     }
     dispatch!(level(), s => of(s))
 }
@@ -353,8 +354,8 @@ pub trait Isa: Simd {
 
     /// What a table holds at the five lowest bits of each lane.
     #[inline(always)]
-    fn look_up(self, table: &[f32; 32], index: Self::u32s) -> Self::f32s {
-        Self::f32s::from_fn(self, |i: usize| table[(index[i] % 32) as usize])
+    fn look_up(self, table: &[u32; 32], index: Self::u32s) -> Self::u32s {
+        Self::u32s::from_fn(self, |i: usize| table[(index[i] % 32) as usize])
     }
 
     /// `c 2^(n / STEPS - bias)` for the integer `n >= STEPS` in the lowest bits of each lane, as
@@ -473,12 +474,13 @@ mod x86 {
         const LOOKS_UP: bool = true;
 
         #[inline(always)]
-        fn look_up(self, table: &[f32; 32], index: Self::u32s) -> Self::f32s {
+        fn look_up(self, table: &[u32; 32], index: Self::u32s) -> Self::u32s {
             let (low, high) = table.split_at(16);
-            let low = Self::f32s::from_slice(self, low);
-            let high = Self::f32s::from_slice(self, high);
+            let low = Self::u32s::from_slice(self, low);
+            let high = Self::u32s::from_slice(self, high);
             // SAFETY: the token proves AVX-512.
-            unsafe { _mm512_permutex2var_ps(low.into(), index.into(), high.into()) }.simd_into(self)
+            unsafe { _mm512_permutex2var_epi32(low.into(), index.into(), high.into()) }
+                .simd_into(self)
         }
 
         #[inline(always)]

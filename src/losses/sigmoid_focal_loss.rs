@@ -37,8 +37,8 @@ use super::elements::Elements;
 use crate::error::{Error, Result};
 use crate::float::Kind;
 use crate::pointwise::{Jet, Narrow, Point, Pointwise};
-use crate::simd::exp::{NORMAL, Shift};
-use crate::simd::fitted::{Fitted, REACH, Side};
+use crate::simd::exp::{Constants, NORMAL, Shift};
+use crate::simd::fitted::{Factor, Fitted, Side};
 use crate::simd::log1p::log_of_two;
 use crate::simd::logistic::Logistic;
 use crate::simd::two::Two;
@@ -71,108 +71,97 @@ struct Focal {
 /// Loss and derivative in `f32` lanes, of options.
 #[derive(Clone, Copy, Debug)]
 struct Fits {
-    /// As functions of `z`, of a power. By value: a kernel keeps them in registers only where no output
-    /// can be their memory.
+    /// As functions of `z`, of negative targets. By value: a kernel keeps them in registers only where no
+    /// output can be their memory.
     both: Fitted<2>,
+    /// What those of positive targets are more.
+    positive: Factor,
     /// Up to which distance from 0 they are good.
     reach: f32,
-    /// Of a positive and of a negative target.
-    balance: [f32; 2],
-    /// By how much of itself it is more.
-    more: Option<[f32; 2]>,
-}
-
-impl Fits {
-    fn new(both: Fitted<2>, gamma: f64, balance: [f64; 2]) -> Self {
-        let short = balance.map(|b| b as f32);
-        let more = [0, 1].map(|i| match short[i] {
-            0.0 => 0.0,
-            b => (balance[i] / f64::from(b) - 1.0) as f32,
-        });
-        // What is written before the upstream gradient is taken must be a normal number.
-        let least = balance.into_iter().filter(|b| *b > 0.0).fold(1.0, f64::min);
-        let reach = (f64::from(NORMAL) + least.ln()) / (gamma + 1.0);
-        Self {
-            both,
-            reach: REACH.min(reach as f32),
-            balance: short,
-            more: (more != [0.0; 2]).then_some(more),
-        }
-    }
 }
 
 /// The largest power that is fitted: the steeper a function, the more its polynomials round.
 const STEEP: f64 = 3.0;
 
-/// Fits loss and derivative of a power; `None` where it is too large for that.
-fn fit(gamma: f64) -> Option<Fitted<2>> {
-    /// How far they may be from their functions, relatively.
-    const BARS: [f64; 2] = [3e-8, 1.2e-7];
-    // Of |z|: exp(-|z|), log(1 + exp(-|z|)), and the powers of 1 / (1 + exp(-|z|)).
-    let parts = |a: f64| {
-        let e = (-a).exp();
-        let log = e.ln_1p();
-        (e, log, [gamma, gamma + 1.0].map(|power| (-power * log).exp()))
-    };
-    let wrong = |a: f64| {
-        let (_, log, [power, _]) = parts(a);
-        power * (a + log)
-    };
-    let right = |a: f64| {
-        let (e, log, [power, _]) = parts(a);
-        power * (log / e)
-    };
-    let wrong_slope = |a: f64| {
-        let (e, log, [_, power]) = parts(a);
-        power * (1.0 + gamma * e * (a + log))
-    };
-    let right_slope = |a: f64| {
-        let (e, log, [_, power]) = parts(a);
-        power * (1.0 + gamma * (log / e))
-    };
-    let value = (BARS[0], [&wrong as Side<'_>, &right]);
-    let slope = (BARS[1], [&wrong_slope as Side<'_>, &right_slope]);
-    Fitted::new(gamma + 1.0, [value, slope])
-}
-
-/// The same, made once for the calls of a thread.
-fn fitted(gamma: f64) -> Option<Fitted<2>> {
-    /// As many powers as a thread is likely to take turns with.
-    const KEPT: usize = 8;
-    type Known = VecDeque<(f64, Option<Fitted<2>>)>;
-    thread_local! {
-        static KNOWN: RefCell<Known> = const { RefCell::new(VecDeque::new()) };
-    }
-    KNOWN.with_borrow_mut(|known| {
-        if let Some((_, fits)) = known.iter().find(|(power, _)| *power == gamma) {
-            return *fits;
+impl Fits {
+    /// Of a power, and of the balances of positive and negative targets; `None` where the power is too
+    /// large, or targets of a kind count nothing.
+    fn new(exp: &Constants<f32>, gamma: f64, balance: [f64; 2]) -> Option<Self> {
+        /// How far they may be from their functions, relatively.
+        const BARS: [f64; 2] = [3e-8, 1.2e-7];
+        let [positive, negative] = balance;
+        if positive == 0.0 || negative == 0.0 {
+            return None;
         }
-        let fits = fit(gamma);
-        known.truncate(KEPT - 1);
-        known.push_front((gamma, fits));
-        fits
-    })
+        // Of |z|: exp(-|z|), log(1 + exp(-|z|)), and the powers of 1 / (1 + exp(-|z|)).
+        let parts = |a: f64| {
+            let e = (-a).exp();
+            let log = e.ln_1p();
+            (e, log, [gamma, gamma + 1.0].map(|power| negative * (-power * log).exp()))
+        };
+        let wrong = |a: f64| {
+            let (_, log, [power, _]) = parts(a);
+            power * (a + log)
+        };
+        let right = |a: f64| {
+            let (e, log, [power, _]) = parts(a);
+            power * (log / e)
+        };
+        let wrong_slope = |a: f64| {
+            let (e, log, [_, power]) = parts(a);
+            power * (1.0 + gamma * e * (a + log))
+        };
+        let right_slope = |a: f64| {
+            let (e, log, [_, power]) = parts(a);
+            power * (1.0 + gamma * (log / e))
+        };
+        let value = (BARS[0], [&wrong as Side<'_>, &right]);
+        let slope = (BARS[1], [&wrong_slope as Side<'_>, &right_slope]);
+        let both = Fitted::new(exp, gamma + 1.0, [value, slope])?;
+        // What is written before the upstream gradient is taken must be a normal number.
+        let least = positive.min(negative).min(1.0);
+        let reach = (f64::from(NORMAL) + least.ln()) / (gamma + 1.0);
+        let positive = Factor::new(exp, positive / negative);
+        let reach = both.reach().min(reach as f32);
+        Some(Self { both, positive, reach })
+    }
+
+    /// The same, made once for the calls of a thread.
+    fn known(exp: &Constants<f32>, gamma: f64, balance: [f64; 2]) -> Option<Self> {
+        /// As many options as a thread is likely to take turns with.
+        const KEPT: usize = 8;
+        type Known = VecDeque<((f64, [f64; 2]), Option<Fits>)>;
+        thread_local! {
+            static KNOWN: RefCell<Known> = const { RefCell::new(VecDeque::new()) };
+        }
+        let options = (gamma, balance);
+        KNOWN.with_borrow_mut(|known| {
+            if let Some((_, fits)) = known.iter().find(|(known, _)| *known == options) {
+                return *fits;
+            }
+            let fits = Self::new(exp, gamma, balance);
+            known.truncate(KEPT - 1);
+            known.push_front((options, fits));
+            fits
+        })
+    }
 }
 
 impl Focal {
-    /// Of elements that are in `f32` lanes, where `narrow`.
-    fn new(Options { alpha, gamma }: Options, narrow: bool) -> Self {
+    /// Of elements that are in `f32` lanes, where their exponential is given.
+    fn new(Options { alpha, gamma }: Options, exp: Option<&Constants<f32>>) -> Self {
         let other = 1.0 - alpha;
         let balance = (alpha >= 0.0).then_some((alpha, [other, (1.0 - other) - alpha]));
         let count = gamma as u32;
         let factors = (f64::from(count) == gamma && (1..=5).contains(&count)).then_some(count);
         let mut focal = Self { balance, gamma, factors, fits: None };
-        if narrow && !focal.is_plain() && gamma <= STEEP {
+        if let Some(exp) = exp
+            && gamma <= STEEP
+        {
             let weights = if balance.is_some() { [alpha, other] } else { [1.0; 2] };
-            focal.fits = fitted(gamma).map(|both| Fits::new(both, gamma, weights));
+            focal.fits = Fits::known(exp, gamma, weights);
         }
         focal
-    }
-
-    /// Whether it is the cross-entropy.
-    #[inline(always)]
-    fn is_plain(&self) -> bool {
-        self.gamma == 0.0 && self.balance.is_none()
     }
 }
 
@@ -268,25 +257,17 @@ impl Pointwise for Focal {
 
     #[inline(always)]
     fn narrow<S: Isa>(&self, simd: S, x: S::f32s, t: S::f32s) -> Option<Narrow<S>> {
-        if self.is_plain() {
-            return WithLogits.narrow(simd, x, t);
-        }
         let fits = self.fits.as_ref().filter(|_| S::LOOKS_UP)?;
         let c = |v: f32| simd::splat::<S, f32>(simd, v);
-        let positive = t.simd_eq(c(1.0));
-        let [of_positive, of_negative] = fits.balance;
-        let balance = positive.select(c(of_positive), c(of_negative));
-        let more = fits.more.map(
-            #[inline(always)]
-            |[of_positive, of_negative]| positive.select(c(of_positive), c(of_negative)),
-        );
-        let distance = x.abs();
-        let place = fits.both.place(simd, distance, positive ^ x.simd_le(c(0.0)));
-        let slope = fits.both.at(simd, 1, &place, balance, more);
+        let (positive, negative) = (t.simd_eq(c(1.0)), t.simd_eq(c(0.0)));
+        let (z, distance) = (negative.select(-x, x), x.abs());
+        let right = z.simd_gt(c(0.0));
+        let place = fits.both.place(simd, distance, right, &fits.positive, positive);
+        let slope = fits.both.at(simd, 1, &place);
         Some(Narrow {
-            value: fits.both.at(simd, 0, &place, balance, more),
-            first: positive.select(-slope, slope),
-            holds: distance.simd_lt(c(fits.reach)) & (positive | t.simd_eq(c(0.0))),
+            value: fits.both.at(simd, 0, &place),
+            first: negative.select(slope, -slope),
+            holds: distance.simd_lt(c(fits.reach)) & (positive | negative),
         })
     }
 }
@@ -309,6 +290,9 @@ pub fn sigmoid_focal_loss(
     if !(gamma >= 0.0 && gamma.is_finite()) {
         return Err(Error::Value(format!("gamma must be at least 0 and finite, got {gamma}")));
     }
-    let narrow = inputs.input.format().kind != Kind::F64 && simd::looks_up();
-    inputs.run(Focal::new(options, narrow), outputs, interrupted)
+    if gamma == 0.0 && alpha < 0.0 {
+        return inputs.run(WithLogits, outputs, interrupted);
+    }
+    let exp = simd::looked_up().filter(|_| inputs.input.format().kind != Kind::F64);
+    inputs.run(Focal::new(options, exp), outputs, interrupted)
 }

@@ -28,14 +28,14 @@
 //! Beyond [`Element::REACH`] the reduction loses bits, and `x - max` is exact instead: it errs
 //! only where `x < max - |max| / 2` (Sterbenz's lemma), and there the result is 0.
 
-use super::{Element, Isa, Mask32, V, splat};
+use super::{Element, Isa, V, splat};
 use fearless_simd::prelude::*;
 use std::f64::consts::{LN_2, LOG2_E};
 
 /// What the exponential of a type needs, by the steps to an octave that [`Element::exp2`] takes.
 #[derive(Debug)]
 pub struct Constants<F: 'static> {
-    steps: F,
+    pub(super) steps: F,
     /// log2 e and, in two parts, ln 2, in steps. The high part is short enough that its product
     /// with `n` is exact also where it is not fused; the low part may be 0.
     log2_e: F,
@@ -47,8 +47,11 @@ pub struct Constants<F: 'static> {
     bias: F,
     /// Coefficients of 1, r, r^2 .. in exp(r) / c - 1, those from r^2 on minimax on half a step to
     /// either side.
-    poly: &'static [F],
+    pub(super) poly: &'static [F],
 }
+
+/// As many coefficients as a polynomial of `f32` has.
+pub(super) const MOST_TERMS: usize = 7;
 
 const fn f32_in(steps: f32, poly: &'static [f32]) -> Constants<f32> {
     Constants {
@@ -151,7 +154,7 @@ const F64_SHORT_BY_8: Constants<f64> = short_in(
 
 /// The constants of the exponential in `f32` lanes.
 #[inline(always)]
-pub(super) const fn f32_constants<S: Isa>() -> &'static Constants<f32> {
+pub(crate) const fn f32_constants<S: Isa>() -> &'static Constants<f32> {
     match S::STEPS_F32 {
         16 => &F32_BY_16,
         8 => &F32_BY_8,
@@ -356,19 +359,10 @@ pub(crate) fn exp_normal<S: Isa>(simd: S, x: S::f32s) -> [S::f32s; 2] {
     [e, s.mul_add(p, s - e)]
 }
 
-/// `s` and `p` of `exp(-k x) = s + s p`, where it is a normal number, and of 1 where nothing decays.
-#[inline(always)]
-pub(crate) fn decay_normal<S: Isa>(simd: S, x: S::f32s, k: f32, decays: Mask32<S>) -> [S::f32s; 2] {
-    let c = |v: f32| splat::<S, f32>(simd, v);
-    let constants = f32::exp_constants::<S>();
-    let round = Shift::<S, f32>::new(simd, c(0.0), c(0.0)).round;
-    let t = decays.select(x.mul_add(c(-k * constants.log2_e), round), round);
-    let n = t - round;
-    // The product with n is exact, and so the difference of products is rounded once.
-    let octaves = n * c(-constants.ln2_high);
-    let r = decays.select(x.mul_add(c(-k), octaves), octaves);
-    let r = n.mul_add(c(-constants.ln2_low), r);
-    [simd.exp2_f32(t), less_one::<S, f32>(simd, constants, r)]
+/// What takes no step: 0 as [`Isa::exp2_f32`] takes it, which leaves its bias out.
+pub(super) const fn zero<S: Isa>() -> f32 {
+    let c = f32_constants::<S>();
+    c.round + c.bias * c.steps
 }
 
 /// `exp(x)` for any `x` at all, in the precision that `F` needs, rounded once where it is subnormal.
