@@ -240,6 +240,37 @@ def test_two_classes_at_a_gap_that_only_float64_holds(gap):
     assert_result(got, want)
 
 
+# What exponentials and the factor of a gradient leave to each other's range: by class weights whose
+# products with them are numbers still.
+WEIGHTS = {"float32": [-120, -90, -40, 40, 90], "float64": [-1000, -600, -400, 400, 900]}
+
+
+@ALL_TYPES
+@pytest.mark.parametrize("shape", [(2, 3), (40, 2), (40, 7), (3, 300), (2, 5000)], ids=str)
+@pytest.mark.parametrize("soft", [False, True], ids=["index", "probabilities"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_class_weights_of_any_size(dtype, shape, soft, smoothing, rng):
+    rows, classes = shape
+    x = rng.normal(size=shape).astype(dtype)
+    y = rng.dirichlet(np.ones(classes), rows).astype(dtype) if soft else rng.integers(0, classes, rows)
+    kind = "float64" if dtype == np.float64 else "float32"
+    for power in WEIGHTS[kind]:
+        weight = np.ldexp(rng.uniform(1, 2, classes), power).astype(kind)
+        options = {"weight": weight, "reduction": "none", "label_smoothing": smoothing}
+        got = F.cross_entropy(x, y, return_grad=True, return_hess=True, **options)
+        assert_result(got, reference.cross_entropy(x, y, **options))
+
+
+@WIDE_TYPES
+def test_class_weights_of_every_size_at_once(dtype, rng):
+    low, high = (-120, 90) if dtype == np.float32 else (-1000, 900)
+    weight = np.ldexp(1.0, np.linspace(low, high, 20).astype(int)).astype(dtype)
+    x, y = rng.normal(size=(100, 20)).astype(dtype), np.arange(100) % 20
+    options = {"weight": weight, "reduction": "none"}
+    got = F.cross_entropy(x, y, return_grad=True, return_hess=True, **options)
+    assert_result(got, reference.cross_entropy(x, y, **options))
+
+
 # The table of special cases
 
 

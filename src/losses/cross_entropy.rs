@@ -43,7 +43,13 @@ use std::ops::Range;
 #[derive(Debug)]
 enum Source<'a> {
     Hard(Targets<'a>),
-    Soft { upstream: Upstream<'a>, denominator: f64, sample: Option<Rows<'a>> },
+    Soft {
+        upstream: Upstream<'a>,
+        denominator: f64,
+        sample: Option<Rows<'a>>,
+        /// What a row's mass may be, where classes have weights.
+        most: Option<f64>,
+    },
 }
 
 /// Where `EXACT`, what roundings take of a loss is put back: `f64`, unlike `f32`, whose losses are
@@ -61,12 +67,15 @@ impl<const EXACT: bool> Settle for CrossEntropy<'_, EXACT> {
     fn terms(&self, rows: Range<usize>, terms: &mut Terms) -> Census {
         match &self.source {
             Source::Hard(targets) => targets.fill(rows, terms),
-            Source::Soft { upstream, denominator, sample } => {
+            Source::Soft { upstream, denominator, sample, most } => {
                 terms.without_targets();
                 fill_upstream(upstream, rows.clone(), *denominator, &mut terms.rows);
                 if let Some(sample) = sample {
                     terms.take_weights(sample, rows, IGNORED);
                     terms.weigh();
+                }
+                if let Some(most) = *most {
+                    terms.rows.iter_mut().for_each(|term| term.scale_exponents(|_| most));
                 }
                 Census::default()
             }
@@ -269,6 +278,8 @@ fn compute<F: Element, const EXACT: bool>(
     // Nothing is written over where only losses are wanted: targets may be checked as rows come.
     let checked = outputs.grad.is_some() || outputs.hess.is_some();
     let least_upstream = if checked { inputs.least_upstream(&upstream) } else { 1.0 };
+    let pull = 2.0 * options.z_loss.abs();
+    let heaviest = inputs.weight.as_ref().map(|w| w.iter().fold(pull, |most, w| most.max(w.abs())));
     let late = (!soft && !checked).then(|| target.clone());
     let (source, mass, denominator) = if soft {
         let denominator =
@@ -281,7 +292,7 @@ fn compute<F: Element, const EXACT: bool>(
             own: false,
             ranked: false,
         };
-        (Source::Soft { upstream, denominator, sample }, Some(mass), denominator)
+        (Source::Soft { upstream, denominator, sample, most: heaviest }, Some(mass), denominator)
     } else {
         let counted = if checked {
             let census = inputs.census(&target, sample.as_ref(), interrupted)?;
@@ -303,6 +314,7 @@ fn compute<F: Element, const EXACT: bool>(
             classes,
             ignore_index: inputs.ignore_index,
             weight: inputs.weight.as_deref().map(memory::copied).transpose()?,
+            besides: if smoothing > 0.0 { smoothing * heaviest.unwrap_or(1.0) } else { pull },
             sample,
             upstream: checked.then_some((upstream, denominator)),
             checked,

@@ -26,7 +26,8 @@ pub(crate) struct Term<T> {
     pub(crate) hard: T,
     /// The upstream gradient of the row's loss.
     pub(crate) upstream: T,
-    /// Its binary exponent.
+    /// The binary exponent of what exponentials are multiplied by: of the upstream gradient, times
+    /// the row's mass where that is not about 1.
     pub(crate) exponent: T,
     /// The weight of the row's loss: 1 where it has none of its own, 0 where it is ignored.
     pub(crate) live: T,
@@ -129,14 +130,27 @@ impl<F: Element> Room<F> {
     }
 }
 
+/// The binary exponent of a number. Of nothing, any is right: 0 is the one that suits the loss.
+#[inline(always)]
+fn exponent(of: f64) -> f64 {
+    let exponent = if of == 0.0 { 0 } else { (of.abs().to_bits() >> 52) as i32 - 1023 };
+    exponent.into()
+}
+
 impl Term<Field> {
     /// Sets the upstream gradients, and what comes of them.
     #[inline(always)]
     pub(crate) fn set_upstream(&mut self, upstream: Field) {
         self.upstream = upstream;
-        // Of nothing, any exponent is right: 0 is the one that suits the loss.
-        let exponent = |g: f64| if g == 0.0 { 0 } else { (g.abs().to_bits() >> 52) as i32 - 1023 };
-        self.exponent = Field(upstream.0.map(|g| exponent(g).into()));
+        self.exponent = Field(upstream.0.map(exponent));
+    }
+
+    /// Sets the exponents of upstream gradients times the masses of rows, of which a gradient is a
+    /// share.
+    pub(crate) fn scale_exponents(&mut self, mass: impl Fn(usize) -> f64) {
+        for (i, of) in self.exponent.0.iter_mut().enumerate() {
+            *of = exponent(self.upstream.0[i]) + exponent(mass(i));
+        }
     }
 }
 

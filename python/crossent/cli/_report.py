@@ -8,7 +8,7 @@ from math import isnan, log10
 from typing import Any
 
 import crossent
-from crossent.cli._table import BITS, columns, digits, measures, token_row
+from crossent.cli._table import BITS, columns, digits, measures, worst
 from crossent.evaluation import Evaluation
 
 # Rows of a table that a page shows: browsers are slow with more.
@@ -23,6 +23,7 @@ th:first-child, td:first-child { text-align: left; }
 .scroll { max-height: 32rem; overflow: auto; }
 .scroll th { position: sticky; top: 0; background: #fff; }
 figure { margin: 0; display: inline-block; } figcaption { max-width: 26rem; color: #586175; }
+svg { max-width: 100%; height: auto; }
 svg text { font: 11px system-ui, sans-serif; fill: #586175; }
 .bar { fill: #3b6fb6; } .gap { fill: #d9534f; fill-opacity: .45; } .line { stroke: #8b93a5; }
 code { background: #f1f3f7; padding: 0 .2rem; }
@@ -43,10 +44,10 @@ def page(evaluation: Evaluation, logits: str, targets: str, bits: bool) -> str:
     if len(groups["label"]):
         sections += ["<h2>Groups</h2>", long_table("group", groups, bits)]
     sections += ["<h2>Classes</h2>", long_table("class", evaluation.by_class(), bits)]
-    worst = evaluation.worst_tokens()
-    if worst:
-        head = ["row", "target", "log-prob (nats)", "rank", "entropy (nats)"]
-        sections += ["<h2>Least likely rows</h2>", html_table(head, map(token_row, worst))]
+    head, rows = worst(evaluation, bits)
+    if rows:
+        table = f'<div class="scroll">{html_table(head, rows)}</div>'
+        sections += ["<h2>Least likely rows</h2>", table]
     name, against = escape(logits), escape(targets)
     return f"""<!doctype html>
 <html lang="en">
@@ -115,7 +116,7 @@ def reliability_diagram(evaluation: Evaluation) -> str:
     )
     error = evaluation.expected_calibration_error
     return (
-        f'<figure><svg width="{size + 60}" height="{size + 120}" role="img" '
+        f'<figure>{svg(size + 60, size + 120)} '
         f'aria-label="reliability diagram">{"".join(bars)}'
         f'<line class="line" x1="{low}" y1="{size + 10}" x2="{low + size}" y2="10"/>'
         f'<line class="line" x1="{low}" y1="{size + 10}" x2="{low + size}" y2="{size + 10}"/>'
@@ -165,10 +166,15 @@ def histogram(evaluation: Evaluation, bits: bool) -> str:
     )
     width = 60 + step * (last - first + 1)
     return (
-        f'<figure><svg width="{width:g}" height="200" role="img" aria-label="losses of rows">'
+        f'<figure>{svg(width, 200)} aria-label="losses of rows">'
         f"{bars}{ticks}</svg><figcaption>Losses of rows in {unit}, on a logarithmic scale; "
         f"{nothing:,} are 0 and {infinite:,} infinite.</figcaption></figure>"
     )
+
+
+def svg(width: float, height: float) -> str:
+    """The beginning of a picture, as wide as this or as the page."""
+    return f'<svg width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}" role="img"'
 
 
 def rectangle(kind: str, x: float, y: float, width: float, height: float, inside: str) -> str:

@@ -124,22 +124,27 @@ def lines(evaluation: Evaluation, bits: bool, per_class: bool) -> list[str]:
         text += ["", *aligned([what, *head[1:]], rows[:SHOWN])]
         if len(rows) > SHOWN:
             text.append(f"and {len(rows) - SHOWN:,} more, with --json or --report")
-    worst = evaluation.worst_tokens()
-    if worst:
-        head = ["row", "target", "log-prob", "rank", "entropy"]
-        text += ["", *aligned(head, [token_row(token) for token in worst])]
+    head, rows = worst(evaluation, bits)
+    if rows:
+        text += ["", *aligned(head, rows)]
     return text
 
 
-def token_row(token: Any) -> list[str]:
-    """One of the least likely rows."""
-    return [
-        str(token.row),
-        str(token.target),
-        digits(token.log_prob),
-        str(token.rank),
-        digits(token.entropy),
+def worst(evaluation: Evaluation, bits: bool) -> tuple[list[str], list[list[str]]]:
+    """The head and the rows of a table of the least likely rows."""
+    unit, scale = ("bits", BITS) if bits else ("nats", 1.0)
+    head = ["row", "target", f"log-prob ({unit})", "rank", f"entropy ({unit})"]
+    rows = [
+        [
+            str(token.row),
+            str(token.target),
+            digits(token.log_prob * scale),
+            str(token.rank),
+            digits(token.entropy * scale),
+        ]
+        for token in evaluation.worst_tokens()
     ]
+    return head, rows
 
 
 def aligned(head: list[str], rows: list[list[str]]) -> list[str]:
