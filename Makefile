@@ -44,6 +44,7 @@ check: $(ENV)/check.wheel build/sdist docs  ## Check format, lints, types, stubs
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features python -- -D warnings
+	cargo clippy --locked --all-targets $(FUZZ) -- -D warnings
 	$(ENV)/check/bin/ruff check
 	$(ENV)/check/bin/ruff format --check
 	$(ENV)/check/bin/mypy
@@ -87,11 +88,11 @@ asan:  ## Run the Rust tests, and random calls, under AddressSanitizer (CALLS=20
 	$(call SANITIZED,-Zsanitizer=address) CROSSENT_FUZZ_CALLS=$(CALLS) \
 		cargo test --release $(FUZZ) --target $(HOST)
 
-# The standard library comes without instrumentation: what it synchronises by itself is not seen.
-tsan: FLAGS := -Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer
-tsan:  ## Run what threads share under ThreadSanitizer
-	$(call SANITIZED,$(FLAGS)) cargo test --release --lib --target $(HOST) -- pool span
-	$(call SANITIZED,$(FLAGS)) cargo test --release $(FUZZ) --test threads --target $(HOST)
+# With a standard library that is instrumented, too: what it synchronises would look like races.
+tsan: BUILT := cargo test --release -Zbuild-std
+tsan:  ## Run what threads share under ThreadSanitizer (needs `rustup component add rust-src`)
+	$(call SANITIZED,-Zsanitizer=thread) $(BUILT) --lib --target $(HOST) -- pool span
+	$(call SANITIZED,-Zsanitizer=thread) $(BUILT) $(FUZZ) --test threads --target $(HOST)
 
 valgrind: CALLS ?= 100
 valgrind:  ## Run threads, and random calls, under valgrind with AVX2 (CALLS=100)

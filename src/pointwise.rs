@@ -56,11 +56,13 @@ pub(crate) struct Jet<S: Isa> {
     pub(crate) second: S::f64s,
 }
 
-/// A loss and its derivative in `f32` lanes.
+/// A loss and its derivatives in `f32` lanes.
 #[derive(Clone, Copy)]
 pub(crate) struct Narrow<S: Isa> {
     pub(crate) value: S::f32s,
     pub(crate) first: S::f32s,
+    /// What [`Jet::second`] is, where the loss has it in `f32` lanes.
+    pub(crate) second: Option<S::f32s>,
     /// Where they are what they should be; all of it is inside of where the loss is defined.
     pub(crate) holds: Mask32<S>,
 }
@@ -348,7 +350,7 @@ fn take_usual<const WANTED: u8, S: Isa, L: Pointwise>(
     loss: &L,
     scale: f32,
     (x, t): (&[f32], &[f32]),
-    [value, first]: [&mut [f32]; 2],
+    [value, first, second]: [&mut [f32]; 3],
     sums: &mut [S::f64s; 4],
 ) -> usize {
     simd.vectorize(
@@ -362,20 +364,27 @@ fn take_usual<const WANTED: u8, S: Isa, L: Pointwise>(
             let mut taken = 0;
             let inputs = x.chunks_exact(BLOCK).zip(t.chunks_exact(BLOCK));
             let losses = value.chunks_exact_mut(BLOCK);
-            let mut slopes = first.chunks_exact_mut(BLOCK);
+            let (mut first, mut second) =
+                (first.chunks_exact_mut(BLOCK), second.chunks_exact_mut(BLOCK));
             for ((x, t), value) in inputs.zip(losses) {
                 simd.prefetch(x, AHEAD);
                 simd.prefetch(t, AHEAD);
-                let slope = if WANTED >= wanted::FIRST { slopes.next() } else { None };
-                let slope = slope.unwrap_or_default();
+                let first = if WANTED >= wanted::FIRST { first.next() } else { None };
+                let second = if WANTED >= wanted::SECOND { second.next() } else { None };
+                let (first, second) = (first.unwrap_or_default(), second.unwrap_or_default());
                 let mut all = true;
                 for at in (0..BLOCK).step_by(n) {
                     let usual = loss.narrow(simd, load(&x[at..]), load(&t[at..]));
-                    let Some(Narrow { value: v, first, holds }) = usual else { return 0 };
-                    all &= holds.all_true();
-                    simd::store::<S, f32>(v, &mut value[at..]);
-                    if WANTED >= wanted::FIRST {
-                        simd::store::<S, f32>(first * scale, &mut slope[at..]);
+                    let Some(usual) = usual else { return 0 };
+                    all &= usual.holds.all_true();
+                    simd::store::<S, f32>(usual.value, &mut value[at..]);
+                    // Of several outputs those that nobody asked for are empty.
+                    if WANTED >= wanted::FIRST && !first.is_empty() {
+                        simd::store::<S, f32>(usual.first * scale, &mut first[at..]);
+                    }
+                    if WANTED >= wanted::SECOND {
+                        let Some(curve) = usual.second else { return 0 };
+                        simd::store::<S, f32>(curve * scale, &mut second[at..]);
                     }
                 }
                 if !all {
@@ -439,11 +448,12 @@ fn take_wide<const WANTED: u8, S: Isa, F: Element, L: Pointwise>(
     taken
 }
 
-/// What is known of a whole vector of `f32` lanes: the loss, its derivative, and 1 where they hold.
+/// What is known of a whole vector of `f32` lanes: the loss, its derivatives, and 1 where they hold.
 struct Known {
-    lanes: [[f32; 16]; 3],
-    /// Whether the derivative is used.
+    lanes: [[f32; 16]; 4],
+    /// Whether the derivatives are used.
     first: bool,
+    second: bool,
     /// Whether it is all that is wanted of all elements that count.
     all: bool,
 }
@@ -471,31 +481,34 @@ impl Known {
                 return None;
             }
         }
-        let Narrow { value, first, holds } = loss.narrow(simd, x, t)?;
+        let Narrow { value, first, second, holds } = loss.narrow(simd, x, t)?;
         let holds = holds & unit;
-        let mut lanes = [[0.0; 16]; 3];
+        let mut lanes = [[0.0; 16]; 4];
         simd::store::<S, f32>(value, &mut lanes[0]);
         simd::store::<S, f32>(first, &mut lanes[1]);
-        simd::store::<S, f32>(holds.select(c(1.0), c(0.0)), &mut lanes[2]);
-        let enough = uses_first && WANTED < wanted::SECOND;
-        Some(Self { lanes, first: uses_first, all: enough && (holds | left_out).all_true() })
+        simd::store::<S, f32>(second.unwrap_or(c(0.0)), &mut lanes[2]);
+        simd::store::<S, f32>(holds.select(c(1.0), c(0.0)), &mut lanes[3]);
+        let uses_second = uses_first && second.is_some();
+        let enough = uses_first && (WANTED < wanted::SECOND || uses_second);
+        let all = enough && (holds | left_out).all_true();
+        Some(Self { lanes, first: uses_first, second: uses_second, all })
     }
 
     /// What is known from `at` on, and elsewhere what `wide` computes.
     #[inline(always)]
     fn or<S: Isa>(&self, simd: S, at: usize, wide: impl FnOnce() -> Jet<S>) -> Jet<S> {
         let load = |lanes: &[f32; 16]| simd.load_f64s_f32(&lanes[at..at + S::f64s::LEN]);
-        let [value, first, holds] = &self.lanes;
-        let (value, first) = (load(value), load(first));
+        let [value, first, second, holds] = &self.lanes;
+        let (value, first, second) = (load(value), load(first), load(second));
         if self.all {
-            return Jet { value, first, second: splat::<S, f64>(simd, f64::NAN) };
+            return Jet { value, first, second };
         }
         let holds = load(holds).simd_gt(splat::<S, f64>(simd, 0.0));
         let jet = wide();
         Jet {
             value: holds.select(value, jet.value),
             first: if self.first { holds.select(first, jet.first) } else { jet.first },
-            second: jet.second,
+            second: if self.second { holds.select(second, jet.second) } else { jet.second },
         }
     }
 }
@@ -562,8 +575,9 @@ fn compute<F: Element, L: Pointwise>(
                 // A copy, which no output can be the memory of.
                 let loss = &{ *loss };
                 let nought = splat::<S, f32>(simd, 0.0);
-                let narrows =
-                    S::FUSED && F::KIND == Kind::F32 && loss.narrow(simd, nought, nought).is_some();
+                let narrow = loss.narrow(simd, nought, nought);
+                let narrows = S::FUSED && F::KIND == Kind::F32 && narrow.is_some();
+                let has_second = narrow.is_some_and(|narrow| narrow.second.is_some());
                 // Whether derivatives may be multiplied in `f32`. Losses are the same either way.
                 let scales = narrows && (scale.is_normal() || upstream == 0.0);
                 let upstream = if scales { f64::from(scale) } else { upstream };
@@ -577,13 +591,14 @@ fn compute<F: Element, L: Pointwise>(
                         take_wide::<WANTED, S, F, L>(simd, loss, upstream, &from, to, &mut seeing);
                 }
                 while start < len {
-                    let runs = PLAIN && narrows && narrow_first && WANTED < wanted::SECOND;
+                    let enough = narrow_first && (WANTED < wanted::SECOND || has_second);
+                    let runs = PLAIN && narrows && enough;
                     if runs && usual >= RUN {
                         usual = 0;
                         let x = F::as_f32s(&from.x[start..]).expect("they are narrow");
                         // A loss without targets does not look at them.
                         let t = from.t.and_then(|t| F::as_f32s(&t[start..])).unwrap_or(x);
-                        let to = [&mut *value, &mut *first].map(|to| {
+                        let to = [&mut *value, &mut *first, &mut *second].map(|to| {
                             let to = to.get_mut(start..).unwrap_or_default();
                             F::as_f32s_mut(to).expect("they are narrow")
                         });

@@ -261,6 +261,17 @@ def test_class_weights_of_any_size(dtype, shape, soft, smoothing, rng):
         assert_result(got, reference.cross_entropy(x, y, **options))
 
 
+@pytest.mark.parametrize("shape", [(2, 3), (40, 2), (40, 7), (3, 300), (2, 5000)], ids=str)
+@pytest.mark.parametrize("dtype", [reference.BFLOAT16, np.dtype(np.float32)], ids=str)
+def test_masses_of_any_size(dtype, shape, rng):
+    x = rng.normal(size=shape).astype(dtype)
+    for powers in [(-125, -100), (-100, -60), (-125, 0)]:
+        rows = np.linspace(*powers, shape[0]).astype(int)[:, None]
+        t = np.ldexp(rng.uniform(0.5, 1, shape), rows).astype(dtype)
+        got = F.cross_entropy(x, t, reduction="none", return_grad=True, return_hess=True)
+        assert_result(got, reference.cross_entropy(x, t, reduction="none"))
+
+
 @WIDE_TYPES
 def test_class_weights_of_every_size_at_once(dtype, rng):
     low, high = (-120, 90) if dtype == np.float32 else (-1000, 900)

@@ -311,12 +311,15 @@ fn never() -> bool {
     false
 }
 
+/// Losses of rows, what they are reduced to, gradients and Hessians.
+type Wants<'a> = (&'a [Want], Option<(f64, Want)>, &'a [Want], &'a [Want]);
+
 /// Holds everything that a call gave against what it should be.
 pub fn compare(
     what: &str,
     input: &Array,
     wanted: &Wanted,
-    (each, answer, grad, hess): (&[Want], Option<(f64, Want)>, &[Want], &[Want]),
+    (each, answer, grad, hess): Wants<'_>,
     by: Bars,
 ) {
     let float = loss_kind(input.kind());
@@ -741,7 +744,9 @@ fn tokens(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()> 
     let float = loss_kind(input.kind());
     let mut of_rows = |kind| Array::new(u, kind, &outer, Lies::Written);
     let (mut log_prob, mut entropy, mut lse) = (of_rows(float)?, of_rows(float)?, of_rows(float)?);
-    let mut rank = of_rows(Kind::I64)?;
+    let mut top = of_rows(float)?;
+    let (mut rank, mut ties) = (of_rows(Kind::I64)?, of_rows(Kind::I64)?);
+    let has_top = chance(u, 1, 2)?;
     let [g, h] = [one_of(u, &[1.0, 0.0, -2.0])?, one_of(u, &[0.0, 1.0, 0.3])?];
     let mut wanted = Wanted::new(u, &input, None, false)?;
     let before = input.bytes().to_vec();
@@ -758,6 +763,7 @@ fn tokens(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()> 
             entropy: entropy.view_mut(),
             logsumexp: lse.view_mut(),
             rank: rank.view_mut(),
+            top: has_top.then(|| [top.view_mut(), ties.view_mut()]),
             grad: outputs.grad,
         };
         token_log_prob(&tokens, answers, &never)
@@ -774,13 +780,17 @@ fn tokens(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()> 
     got.unwrap_or_else(|error| panic!("refused: {error}"));
     let roundings = 64.0 + rows.classes() as f64;
     let (mut logs, mut entropies, mut sums) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut grads, ranks) = (Vec::new(), rank.numbers());
+    let (mut grads, mut tops) = (Vec::new(), Vec::new());
+    let (ranks, tied) = (rank.numbers(), ties.numbers());
     for row in 0..rows.count() {
         let (w, s, slip) = warped(&rows, &warp, &x, row);
         let y = t[row] as usize;
         let mean_gap: f64 = s.p.iter().zip(&s.gap).map(|(p, gap)| times(*p, *gap)).sum();
         let gaps: f64 = s.p.iter().zip(&s.gap).map(|(p, gap)| times(times(*p, *gap), *gap)).sum();
         logs.push(Want::new(-s.neglog[y], s.neglog[y], roundings).or(2.0 * slip));
+        let least = s.neglog.iter().copied().fold(f64::INFINITY, f64::min);
+        let least = if s.undefined { f64::NAN } else { least };
+        tops.push(Want::new(-least, least, roundings).or(2.0 * slip));
         let value = if s.undefined { f64::NAN } else { s.log + mean_gap };
         entropies.push(Want::new(value, value, roundings).or(slip * 4.0 * (mean_gap + gaps)));
         let size = if s.max.is_finite() { s.max.abs() + s.log } else { 0.0 };
@@ -792,6 +802,13 @@ fn tokens(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()> 
             let unsure = w.iter().filter(close).count() as f64;
             let got = ranks[row];
             assert!((got - above).abs() <= unsure, "rank {got}, not {above}");
+            if has_top && !s.undefined {
+                let at_max = w.iter().filter(|c| c.z == s.max).count() as f64;
+                let near = |c: &&Warped| c.z != s.max && s.max - c.z <= 2.0 * slip;
+                let unsure = w.iter().filter(near).count() as f64;
+                let got = tied[row];
+                assert!((got - at_max).abs() <= unsure, "{got} classes at the top, not {at_max}");
+            }
         }
         grads.push(
             (0..w.len())
@@ -816,11 +833,14 @@ fn tokens(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()> 
     }
     let bar = bars(float).loss + if warp.is_exact() { 0.0 } else { 1.0 };
     near("token log_prob", float, &log_prob.numbers(), &logs, bar);
+    if has_top {
+        near("token top log_prob", float, &top.numbers(), &tops, bar);
+    }
     near("token entropy", float, &entropy.numbers(), &entropies, bar);
     near("token logsumexp", float, &lse.numbers(), &sums, 4.0);
     let grad = spread(&rows, |row| grads[row].clone());
     compare("token_log_prob", &input, &wanted, (&[], None, &grad, &[]), bars(float));
-    for array in [&log_prob, &entropy, &lse, &rank] {
+    for array in [&log_prob, &entropy, &lse, &rank, &top, &ties] {
         array.assert_gaps();
     }
     Ok(())
@@ -893,7 +913,8 @@ fn divergences(u: &mut Unstructured<'_>, rows: Rows, mut input: Array, is_js: bo
                     .into_iter()
                     .zip(by)
                     .map(|(w, by)| {
-                        w.or(if slip > 0.0 { moves } else { 0.0 })
+                        // Exponentials of float64 are 0 below the normal range.
+                        w.or(if slip > 0.0 { moves } else { f64::MIN_POSITIVE })
                             .times(by.slope)
                             .or(if by.slope == 1.0 { 0.0 } else { 1e-13 * w.size * by.slope })
                     })

@@ -69,7 +69,7 @@ impl Pointwise for OfProbabilities {
             zero - t.mul_add(log, other.mul_add(log_rest, tails))
         };
         let first = (p - t) / c(LEAST_VARIANCE as f32).max(p * rest);
-        Some(Narrow { value, first, holds })
+        Some(Narrow { value, first, second: None, holds })
     }
 }
 

@@ -73,7 +73,7 @@ impl Pointwise for WithLogits {
         let small = logistic.small(simd);
         let first = logistic.by_sign(simd, rest - small, small - t);
         let holds = logistic.holds(simd) & t.simd_ge(c(0.0)) & t.simd_le(c(1.0));
-        Some(Narrow { value, first, holds })
+        Some(Narrow { value, first, second: Some(small * (c(1.0) - small)), holds })
     }
 }
 

@@ -44,7 +44,7 @@ impl Pointwise for BinaryEntropy {
         let (log, log_rest) = (narrow_log(simd, p), log_of_sum(simd, rest, lost));
         let value = c(0.0) - p.mul_add(log, rest.mul_add(log_rest, lost * log_rest));
         let holds = p.simd_ge(c(f32::MIN_POSITIVE)) & p.simd_lt(c(1.0));
-        Some(Narrow { value, first: log_rest - log, holds })
+        Some(Narrow { value, first: log_rest - log, second: None, holds })
     }
 }
 

@@ -42,7 +42,7 @@ impl Pointwise for Entropy {
         let log = is_zero.select(c(f32::NEG_INFINITY), narrow_log(simd, p));
         let value = is_zero.select(c(0.0), c(0.0) - p * log);
         let holds = is_zero | is_normal(simd, p);
-        Some(Narrow { value, first: -log - c(1.0), holds })
+        Some(Narrow { value, first: -log - c(1.0), second: None, holds })
     }
 }
 

@@ -52,7 +52,7 @@ impl<const LOG_TARGET: bool> Pointwise for Divergence<LOG_TARGET> {
         };
         let [gap, gap_lost] = two_sum(log, -x);
         let value = mass.simd_eq(zero).select(zero, mass.mul_add(gap, mass * gap_lost));
-        Some(Narrow { value, first: -mass, holds: normal & x.abs().simd_lt(c(far)) })
+        Some(Narrow { value, first: -mass, second: None, holds: normal & x.abs().simd_lt(c(far)) })
     }
 }
 

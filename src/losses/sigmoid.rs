@@ -26,7 +26,7 @@ impl Pointwise for Sigmoid {
     fn narrow<S: Isa>(&self, simd: S, x: S::f32s, _: S::f32s) -> Option<Narrow<S>> {
         let logistic = logistic::Narrow::<S>::at(simd, x);
         let value = logistic.sigmoid(simd);
-        Some(Narrow { value, first: value, holds: logistic.holds(simd) })
+        Some(Narrow { value, first: value, second: None, holds: logistic.holds(simd) })
     }
 }
 
@@ -46,7 +46,7 @@ impl Pointwise for LogSigmoid {
     fn narrow<S: Isa>(&self, simd: S, x: S::f32s, _: S::f32s) -> Option<Narrow<S>> {
         let logistic = logistic::Narrow::<S>::at(simd, x);
         let value = -logistic.softplus_of_minus(simd);
-        Some(Narrow { value, first: value, holds: logistic.holds(simd) })
+        Some(Narrow { value, first: value, second: None, holds: logistic.holds(simd) })
     }
 }
 

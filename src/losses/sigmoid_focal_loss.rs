@@ -267,6 +267,7 @@ impl Pointwise for Focal {
         Some(Narrow {
             value: fits.both.at(simd, 0, &place),
             first: negative.select(slope, -slope),
+            second: None,
             holds: distance.simd_lt(c(fits.reach)) & (positive | negative),
         })
     }

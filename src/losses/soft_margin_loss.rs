@@ -47,7 +47,8 @@ impl Pointwise for SoftMargin {
         let value = logistic.softplus_of_minus(simd);
         let first = -t * logistic.against(simd);
         let holds = logistic.holds(simd) & t.abs().simd_eq(c(1.0));
-        Some(Narrow { value, first, holds })
+        let small = logistic.small(simd);
+        Some(Narrow { value, first, second: Some(small * (c(1.0) - small)), holds })
     }
 }
 

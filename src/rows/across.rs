@@ -10,9 +10,10 @@ pub(super) mod kernels;
 use super::emit::{Bent, Curvature, LogProbability, Map, Scaled, Spread, Targeted, Tilted};
 use super::mass::{Nothing, Parts, TileMass};
 use super::scratch::{Buffer, Scratch};
-use super::settle::{Coefficients, Factors, IGNORED, Room, Settle};
+use super::settle::{Coefficients, Factors, IGNORED, LOWER, Room, Settle, is_low};
 use super::summary::{Field, ROWS, Summary, merge_rows};
 use super::{Emission, Shared, tile};
+use crate::memory;
 use crate::simd::{self, Element};
 use crate::view::{LinesMut, Span};
 use crate::warp::{Derivatives, Warped};
@@ -80,6 +81,17 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
             let flags = s.ignored.fit(s.terms.target.len()).iter_mut();
             for (flag, target) in flags.zip(&s.terms.target) {
                 *flag = F::of(f64::from(u8::from(*target == IGNORED)));
+            }
+        }
+        s.low.clear();
+        if P::USED && self.emission == Emission::Gradient {
+            let factors = &mut s.factors;
+            memory::reserve(&mut s.low, n);
+            s.low.extend(
+                (0..n).filter(|&row| is_low::<F>(factors[row / ROWS].first.a.0[row % ROWS])),
+            );
+            for &row in &s.low {
+                factors[row / ROWS].lower(row % ROWS);
             }
         }
         for block in tiles(classes, width) {
@@ -194,6 +206,9 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         if !keeps {
             let [centers, ks, ..] = &mut s.narrow;
             kernels::exponentials(&s.x, (n, block.len()), &s.summaries, [centers, ks], e);
+        }
+        for &row in &s.low {
+            e[row..].iter_mut().step_by(step).for_each(|e| *e = *e * F::of(LOWER));
         }
         let ignored = any_ignored.then(|| &*s.ignored);
         let none = TileMass::none();

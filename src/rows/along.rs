@@ -8,7 +8,7 @@ pub(super) mod kernels;
 use super::emit::{Bent, Curvature, LogProbability, Map, Scaled, Spread, Tilted};
 use super::mass::{Nothing, Parts, RowMass};
 use super::scratch::{Buffer, Raw, Scratch};
-use super::settle::{Coefficients, IGNORED, NEAR, Room, Settle};
+use super::settle::{Coefficients, IGNORED, LOWER, NEAR, Room, Settle, is_low};
 use super::summary::{ROWS, Summary};
 use super::{Emission, Shared, long};
 use crate::memory;
@@ -222,6 +222,12 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         };
         let plain = RowMass::none();
         let factors = &s.factors[group];
+        let scale = if spread && is_low::<F>(factors.first.a.0[lane] * scale) {
+            e.iter_mut().for_each(|e| *e = *e * F::of(LOWER));
+            scale / LOWER
+        } else {
+            scale
+        };
         // What is warped stays in scratch until its derivatives are the input's.
         let direct = |output: usize| (warp.is_none() && !token).then_some(output);
         if let Some(output) = self.second {

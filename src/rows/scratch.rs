@@ -116,6 +116,8 @@ pub(super) struct Scratch<F: Element> {
     pub(super) losses: Vec<Field>,
     pub(super) more: Vec<[Field; MORE]>,
     pub(super) factors: Vec<Factors<Field>>,
+    /// Rows of a group whose exponentials are lowered.
+    pub(super) low: Vec<usize>,
     /// Of the group's losses.
     pub(super) sum: f64,
 }
@@ -129,6 +131,7 @@ impl<F: Element> Memory for Scratch<F> {
         self.losses.clear();
         self.more.clear();
         self.factors.clear();
+        self.low.clear();
     }
 }
 

@@ -295,7 +295,24 @@ pub(crate) struct Factors<T> {
     pub(crate) second: Coefficients<T>,
 }
 
+/// What exponentials are multiplied by where the factor of a row's gradient is too small for them: a
+/// soft target whose masses add up to next to nothing, which no headroom knows of.
+pub(crate) const LOWER: f64 = 1.0 / (1u64 << 63) as f64;
+
+/// Whether a factor is, in the kernel's type.
+pub(crate) fn is_low<F: Element>(a: f64) -> bool {
+    F::KIND == Kind::F32 && a != 0.0 && a.abs() < f64::from(f32::MIN_POSITIVE)
+}
+
 impl Factors<Field> {
+    /// Those of a row whose exponentials are multiplied by [`LOWER`].
+    pub(crate) fn lower(&mut self, row: usize) {
+        self.patch.0[row] *= LOWER;
+        for c in [&mut self.first.a, &mut self.second.a, &mut self.second.b] {
+            c.0[row] /= LOWER;
+        }
+    }
+
     /// The output of a row's target class, from what it is without the target's part.
     pub(crate) fn patched<F: Element>(&self, row: usize, out: F) -> F {
         F::of(self.keep.0[row] * out.wide() + self.patch.0[row])
