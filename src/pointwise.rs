@@ -119,6 +119,8 @@ impl Domain {
 pub(crate) trait Pointwise: Copy + Sync {
     /// Where it is defined; elsewhere a call is refused.
     const DOMAIN: Domain = Domain::Everywhere;
+    /// The most that calls ask for: there are no kernels for more.
+    const MOST: u8 = wanted::SECOND;
 
     /// The loss and its derivatives, in the precision that `F` needs. What a caller does not want
     /// is not computed, as all of it is inlined.
@@ -134,10 +136,11 @@ pub(crate) trait Pointwise: Copy + Sync {
 }
 
 /// How much of a [`Jet`] is wanted.
-mod wanted {
-    pub(super) const VALUE: u8 = 0;
-    pub(super) const FIRST: u8 = 1;
-    pub(super) const SECOND: u8 = 2;
+pub(crate) mod wanted {
+    /// The value alone. What has no more than that has no weights either.
+    pub(crate) const VALUE: u8 = 0;
+    pub(crate) const FIRST: u8 = 1;
+    pub(crate) const SECOND: u8 = 2;
 }
 
 /// A computation: arrays seen as the same rows of the same classes, and where answers go.
@@ -667,17 +670,22 @@ fn compute<F: Element, L: Pointwise>(
         (wanted::VALUE, true) => {
             kernel::<{ wanted::VALUE }, true, _, F, L>(s, loss, upstream, from, to)
         }
-        (wanted::VALUE, false) => {
+        (wanted::VALUE, false) if L::MOST >= wanted::FIRST => {
             kernel::<{ wanted::VALUE }, false, _, F, L>(s, loss, upstream, from, to)
         }
-        (wanted::FIRST, true) => {
+        (wanted::FIRST, true) if L::MOST >= wanted::FIRST => {
             kernel::<{ wanted::FIRST }, true, _, F, L>(s, loss, upstream, from, to)
         }
-        (wanted::FIRST, false) => {
+        (wanted::FIRST, false) if L::MOST >= wanted::FIRST => {
             kernel::<{ wanted::FIRST }, false, _, F, L>(s, loss, upstream, from, to)
         }
-        (_, true) => kernel::<{ wanted::SECOND }, true, _, F, L>(s, loss, upstream, from, to),
-        (_, false) => kernel::<{ wanted::SECOND }, false, _, F, L>(s, loss, upstream, from, to),
+        (_, true) if L::MOST >= wanted::SECOND => {
+            kernel::<{ wanted::SECOND }, true, _, F, L>(s, loss, upstream, from, to)
+        }
+        (_, false) if L::MOST >= wanted::SECOND => {
+            kernel::<{ wanted::SECOND }, false, _, F, L>(s, loss, upstream, from, to)
+        }
+        _ => unreachable!("no call asks a loss for more than it has"),
     })
 }
 

@@ -252,7 +252,11 @@ WEIGHTS = {"float32": [-120, -90, -40, 40, 90], "float64": [-1000, -600, -400, 4
 def test_class_weights_of_any_size(dtype, shape, soft, smoothing, rng):
     rows, classes = shape
     x = rng.normal(size=shape).astype(dtype)
-    y = rng.dirichlet(np.ones(classes), rows).astype(dtype) if soft else rng.integers(0, classes, rows)
+    y = (
+        rng.dirichlet(np.ones(classes), rows).astype(dtype)
+        if soft
+        else rng.integers(0, classes, rows)
+    )
     kind = "float64" if dtype == np.float64 else "float32"
     for power in WEIGHTS[kind]:
         weight = np.ldexp(rng.uniform(1, 2, classes), power).astype(kind)

@@ -38,6 +38,12 @@ impl Want {
         }
     }
 
+    /// Times the slope of what is between the logits and the model. Of a number that is none, 0 times it
+    /// is anyone's guess.
+    pub fn along(self, slope: f64) -> Self {
+        if slope == 0.0 && !self.value.is_finite() { Self::anything() } else { self.times(slope) }
+    }
+
     /// Times the factor of a derivative. Of a number that is none, 0 times it is anyone's guess, unless
     /// its row does not count.
     pub fn derived(self, by: Factor) -> Self {

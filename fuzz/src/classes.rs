@@ -408,9 +408,13 @@ fn class_weights(u: &mut Unstructured<'_>, classes: usize) -> Result<Option<Vec<
     Ok(Some(weights.into_iter().map(|w| if single { f64::from(w as f32) } else { w }).collect()))
 }
 
-fn is_wrong(target: &[f64], classes: usize, ignored: Option<i64>) -> bool {
-    let counts = |t: &&f64| ignored.is_none_or(|i| **t != i as f64);
-    target.iter().filter(counts).any(|t| *t < 0.0 || *t >= classes as f64)
+fn is_wrong(target: &[f64], classes: usize, ignored: Option<i64>, sample: Option<&Array>) -> bool {
+    let sample = sample.map(Array::numbers);
+    let counts = |(row, t): &(usize, &f64)| {
+        // Without weight a row is not looked at.
+        ignored.is_none_or(|i| **t != i as f64) && sample.as_ref().is_none_or(|s| s[*row] != 0.0)
+    };
+    target.iter().enumerate().filter(counts).any(|(_, t)| *t < 0.0 || *t >= classes as f64)
 }
 
 /// Losses of a target `q`, and derivatives but for the upstream gradient.
@@ -456,10 +460,10 @@ fn of_masses(
         let curve = times(times(all + more, p), rest) + 2.0 * z_loss * p * p;
         let size = times(times(all.abs() + more.abs(), p), rest) + 2.0 * (z_loss * p * p).abs();
         let by_z2 = Want::new(curve, size, roundings).or(more_slip * p + slip * size * 4.0);
-        let bend = by_z.times(curvature);
-        let straight = by_z2.times(slope * slope);
+        let bend = by_z.along(curvature);
+        let straight = by_z2.along(slope * slope);
         // A slope that is nearly nothing is known to a rounding of what it is the complement of.
-        grad.push(by_z.times(slope).or(if slope == 1.0 { 0.0 } else { by_z.size * slope * 1e-14 }));
+        grad.push(by_z.along(slope).or(if slope == 1.0 { 0.0 } else { by_z.size * slope * 1e-14 }));
         hess.push(Want {
             value: straight.value + bend.value,
             size: straight.size + bend.size,
@@ -523,7 +527,7 @@ fn cross_entropy(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Resu
         };
         losses::cross_entropy::cross_entropy(&inputs, &options, outputs, &never)
     });
-    if !soft && is_wrong(&t, classes, ignored) {
+    if !soft && is_wrong(&t, classes, ignored, weighing.sample.as_ref()) {
         assert!(matches!(got, Err(Error::Index(_))), "{got:?}");
         if wanted.in_place || wanted.grad.is_some() || wanted.hess.is_some() {
             wanted.assert_untouched();
@@ -590,7 +594,7 @@ fn nll_loss(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()
         };
         losses::nll_loss::nll_loss(&inputs, outputs, &never)
     });
-    if is_wrong(&t, classes, ignored) {
+    if is_wrong(&t, classes, ignored, weighing.sample.as_ref()) {
         assert!(matches!(got, Err(Error::Index(_))), "{got:?}");
         wanted.assert_untouched();
         assert!(input.bytes() == before, "a refused call wrote");
@@ -714,13 +718,13 @@ fn entropy(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()>
                 let size = p * ((gap + mean_gap) + rest);
                 let second = Want::new(second, size, roundings).or(2.0 * moves);
                 let exact = if slope == 1.0 { 0.0 } else { 1e-13 };
-                let (straight, bend) = (second.times(slope * slope), first.times(curvature));
+                let (straight, bend) = (second.along(slope * slope), first.along(curvature));
                 let hess = Want {
                     value: straight.value + bend.value,
                     size: straight.size + bend.size,
                     slack: straight.slack + bend.slack + (straight.size + bend.size) * exact,
                 };
-                (first.times(slope).or(first.size * slope * exact), hess)
+                (first.along(slope).or(first.size * slope * exact), hess)
             };
             let (grad, hess) = (0..w.len()).map(derive).unzip();
             (loss.times(1.0 / unit), grad, hess)
@@ -768,7 +772,7 @@ fn tokens(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()> 
         };
         token_log_prob(&tokens, answers, &never)
     });
-    if is_wrong(&t, rows.classes(), None) {
+    if is_wrong(&t, rows.classes(), None, None) {
         assert!(matches!(got, Err(Error::Index(_))), "{got:?}");
         wanted.assert_untouched();
         assert!(input.bytes() == before, "a refused call wrote");
@@ -825,7 +829,7 @@ fn tokens(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()> 
                     let exact = if w[i].slope == 1.0 { 0.0 } else { 1e-13 * size * w[i].slope };
                     Want::new(of_log + of_entropy, size, roundings)
                         .or(moves)
-                        .times(w[i].slope)
+                        .along(w[i].slope)
                         .or(exact)
                 })
                 .collect::<Vec<_>>(),
@@ -915,7 +919,7 @@ fn divergences(u: &mut Unstructured<'_>, rows: Rows, mut input: Array, is_js: bo
                     .map(|(w, by)| {
                         // Exponentials of float64 are 0 below the normal range.
                         w.or(if slip > 0.0 { moves } else { f64::MIN_POSITIVE })
-                            .times(by.slope)
+                            .along(by.slope)
                             .or(if by.slope == 1.0 { 0.0 } else { 1e-13 * w.size * by.slope })
                     })
                     .collect()

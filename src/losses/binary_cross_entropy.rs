@@ -11,7 +11,7 @@
 use super::common::Outputs;
 use super::elements::Elements;
 use crate::error::Result;
-use crate::pointwise::{Domain, Jet, Narrow, Point, Pointwise};
+use crate::pointwise::{Domain, Jet, Narrow, Point, Pointwise, wanted};
 use crate::simd::log::{complement, log_in_parts, log_of_sum};
 use crate::simd::log1p::log_probability;
 use crate::simd::{self, Element, Isa};
@@ -26,6 +26,7 @@ struct OfProbabilities;
 
 impl Pointwise for OfProbabilities {
     const DOMAIN: Domain = Domain::Unit;
+    const MOST: u8 = wanted::FIRST;
 
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {

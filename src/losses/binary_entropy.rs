@@ -12,7 +12,7 @@ use super::common::Outputs;
 use super::elements::Elements;
 use super::unit;
 use crate::error::Result;
-use crate::pointwise::{Domain, Jet, Narrow, Point, Pointwise};
+use crate::pointwise::{Domain, Jet, Narrow, Point, Pointwise, wanted};
 use crate::simd::log::{complement, log as narrow_log, log_of_sum};
 use crate::simd::log1p::{log, log1p_minus};
 use crate::simd::{self, Element, Isa};
@@ -23,6 +23,7 @@ struct BinaryEntropy;
 
 impl Pointwise for BinaryEntropy {
     const DOMAIN: Domain = Domain::Unit;
+    const MOST: u8 = wanted::FIRST;
 
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {

@@ -12,7 +12,7 @@ use super::common::Outputs;
 use super::elements::Elements;
 use super::unit;
 use crate::error::Result;
-use crate::pointwise::{Domain, Jet, Narrow, Point, Pointwise};
+use crate::pointwise::{Domain, Jet, Narrow, Point, Pointwise, wanted};
 use crate::simd::log::{is_normal, log as narrow_log};
 use crate::simd::log1p::log;
 use crate::simd::{self, Element, Isa};
@@ -23,6 +23,7 @@ struct Entropy;
 
 impl Pointwise for Entropy {
     const DOMAIN: Domain = Domain::NotNegative;
+    const MOST: u8 = wanted::FIRST;
 
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {

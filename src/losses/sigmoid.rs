@@ -7,7 +7,7 @@
 use super::common::Outputs;
 use super::elements::Elements;
 use crate::error::Result;
-use crate::pointwise::{Jet, Narrow, Point, Pointwise};
+use crate::pointwise::{Jet, Narrow, Point, Pointwise, wanted};
 use crate::simd::logistic::{self, Logistic};
 use crate::simd::{Element, Isa};
 use crate::view::{View, ViewMut};
@@ -16,6 +16,8 @@ use crate::view::{View, ViewMut};
 struct Sigmoid;
 
 impl Pointwise for Sigmoid {
+    const MOST: u8 = wanted::VALUE;
+
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
         let value = Logistic::<S, F>::at(simd, p.x).sigmoid(simd);
@@ -34,6 +36,8 @@ impl Pointwise for Sigmoid {
 struct LogSigmoid;
 
 impl Pointwise for LogSigmoid {
+    const MOST: u8 = wanted::VALUE;
+
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
         let logistic = Logistic::<S, F>::at(simd, p.x);

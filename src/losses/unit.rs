@@ -41,6 +41,7 @@ struct Measured<L> {
 
 impl<L: Pointwise> Pointwise for Measured<L> {
     const DOMAIN: Domain = L::DOMAIN;
+    const MOST: u8 = L::MOST;
 
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {

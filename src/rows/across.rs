@@ -208,7 +208,7 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
             kernels::exponentials(&s.x, (n, block.len()), &s.summaries, [centers, ks], e);
         }
         for &row in &s.low {
-            e[row..].iter_mut().step_by(step).for_each(|e| *e = *e * F::of(LOWER));
+            e[row..].iter_mut().step_by(step).for_each(|e| *e *= F::of(LOWER));
         }
         let ignored = any_ignored.then(|| &*s.ignored);
         let none = TileMass::none();

@@ -223,7 +223,7 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         let plain = RowMass::none();
         let factors = &s.factors[group];
         let scale = if spread && is_low::<F>(factors.first.a.0[lane] * scale) {
-            e.iter_mut().for_each(|e| *e = *e * F::of(LOWER));
+            e.iter_mut().for_each(|e| *e *= F::of(LOWER));
             scale / LOWER
         } else {
             scale

@@ -196,7 +196,9 @@ def test_table(files, data, capsys):
     assert re.search(r"^ *row +target +log-prob \(bits\) +rank +entropy \(bits\)$", text, re.M)
     token = evaluate(*data, worst=1).worst_tokens()[0]
     numbers = [rf"{x / np.log(2):.6g}" for x in (token.log_prob, token.entropy)]
-    assert re.search(rf"^ *{token.row} +{token.target} +{numbers[0]} +\d+ +{numbers[1]}$", text, re.M)
+    assert re.search(
+        rf"^ *{token.row} +{token.target} +{numbers[0]} +\d+ +{numbers[1]}$", text, re.M
+    )
 
 
 def test_json_has_no_numbers_that_json_has_not(files, data, capsys):

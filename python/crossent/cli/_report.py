@@ -116,7 +116,7 @@ def reliability_diagram(evaluation: Evaluation) -> str:
     )
     error = evaluation.expected_calibration_error
     return (
-        f'<figure>{svg(size + 60, size + 120)} '
+        f"<figure>{svg(size + 60, size + 120)} "
         f'aria-label="reliability diagram">{"".join(bars)}'
         f'<line class="line" x1="{low}" y1="{size + 10}" x2="{low + size}" y2="10"/>'
         f'<line class="line" x1="{low}" y1="{size + 10}" x2="{low + size}" y2="{size + 10}"/>'
@@ -174,7 +174,9 @@ def histogram(evaluation: Evaluation, bits: bool) -> str:
 
 def svg(width: float, height: float) -> str:
     """The beginning of a picture, as wide as this or as the page."""
-    return f'<svg width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}" role="img"'
+    return (
+        f'<svg width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}" role="img"'
+    )
 
 
 def rectangle(kind: str, x: float, y: float, width: float, height: float, inside: str) -> str:

@@ -455,8 +455,8 @@ class _Direct(torch.autograd.Function):
         return None, None, None, None, None, *found[: operator.inputs]
 
 
-# `apply` without its look for transforms, of which none is active where it is called: it takes as long as
-# a small loss.
+# `apply` without its look for transforms, of which none is active where it is called: that takes as
+# long as a small loss.
 direct_apply: Any = super(torch.autograd.Function, _Direct).apply
 
 
