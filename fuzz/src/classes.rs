@@ -463,6 +463,11 @@ fn of_masses(
         let bend = by_z.along(curvature);
         let straight = by_z2.along(slope * slope);
         // A slope that is nearly nothing is known to a rounding of what it is the complement of.
+        if slope == 0.0 && s.undefined {
+            grad.push(Want::anything());
+            hess.push(Want::anything());
+            continue;
+        }
         grad.push(by_z.along(slope).or(if slope == 1.0 { 0.0 } else { by_z.size * slope * 1e-14 }));
         hess.push(Want {
             value: straight.value + bend.value,

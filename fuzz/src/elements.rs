@@ -282,11 +282,7 @@ pub fn run(bytes: &[u8]) -> Result<()> {
         _ => masses(u, n, 1.0)?,
     };
     let target = Array::of(u, other, &shape, &drawn, Lies::Read)?;
-    let mut t = target.numbers();
-    if kind != Kind::F64 && other == Kind::F64 {
-        // Beside an input of another type it is read as float32.
-        t.iter_mut().for_each(|t| *t = f64::from(*t as f32));
-    }
+    let t = target.numbers();
 
     let mut rows = shape.clone();
     if loss.is_of_rows() {

@@ -133,7 +133,8 @@ pub fn divergence_term(p: f64, q: f64) -> f64 {
         f64::INFINITY
     } else {
         let y = (q - p) / p;
-        if y < 1e10 { p * apart(y) } else { q - p * (1.0 + q.ln() - p.ln()) }
+        // Far from each other, the difference of logarithms cancels less than the ratio's has lost.
+        if y.abs() < 0.5 { p * apart(y) } else { q - p * (1.0 + q.ln() - p.ln()) }
     }
 }
 
