@@ -549,9 +549,16 @@ fn cross_entropy(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Resu
     let w = weight.unwrap_or_else(|| vec![1.0; classes]);
     let live: Vec<bool> =
         (0..rows.count()).map(|row| soft || ignored.is_none_or(|i| t[row] != i as f64)).collect();
-    let counted: Vec<f64> = (0..rows.count())
-        .map(|row| if soft || !live[row] { 1.0 } else { w[t[row] as usize] })
-        .collect();
+    let counted: Vec<f64> =
+        (0..rows.count())
+            .map(|row| {
+                if soft || !live[row] {
+                    1.0
+                } else {
+                    w.get(t[row] as usize).copied().unwrap_or(0.0)
+                }
+            })
+            .collect();
     let terms: Vec<Terms> = (0..rows.count())
         .map(|row| {
             let share = if soft {
@@ -611,7 +618,8 @@ fn nll_loss(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()
     let got = got.unwrap_or_else(|error| panic!("refused: {error}"));
     let w = weight.unwrap_or_else(|| vec![1.0; classes]);
     let live: Vec<bool> = t.iter().map(|t| ignored.is_none_or(|i| *t != i as f64)).collect();
-    let class = |row: usize| if live[row] { t[row] as usize } else { 0 };
+    // Without weight a row's class may be any.
+    let class = |row: usize| if live[row] { (t[row] as usize).min(classes - 1) } else { 0 };
     let counted: Vec<f64> = (0..rows.count()).map(|row| w[class(row)]).collect();
     let losses: Vec<Want> = (0..rows.count())
         .map(|row| {
