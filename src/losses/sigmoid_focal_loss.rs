@@ -180,8 +180,10 @@ impl Pointwise for Focal {
                 two(c(alpha)).times(simd, two(t)).plus(other.times(simd, rest))
             }
         };
-        // Nothing times what is infinite is nothing.
-        let times = |factor: S::f64s, v: S::f64s| factor.simd_eq(zero).select(zero, factor * v);
+        // Nothing times what is infinite is nothing; a NaN stays one.
+        let times = |factor: S::f64s, v: S::f64s| {
+            (factor.simd_eq(zero) & v.simd_eq(v)).select(zero, factor * v)
+        };
         if self.gamma == 0.0 {
             let balanced = |v: S::f64s| times(balance.high, v);
             return Jet {

@@ -67,8 +67,10 @@ const MODEST: f64 = 16.0;
 impl<F: Element> Room<F> {
     /// Without derivatives there is no upstream gradient to heed.
     pub(crate) fn new(derivatives: bool) -> Self {
-        let (usual, most) = if F::KIND == Kind::F32 { (64.0, 80.0) } else { (500.0, 900.0) };
-        let (least, most) = if derivatives { (0.0, most) } else { (usual, usual) };
+        // Below 0 there is room for a sum of many classes, which a factor is divided by.
+        let [least, usual, most] =
+            if F::KIND == Kind::F32 { [-24.0, 64.0, 80.0] } else { [-64.0, 500.0, 900.0] };
+        let (least, most) = if derivatives { (least, most) } else { (usual, usual) };
         Self { usual: F::of(usual), least: F::of(least), most: F::of(most) }
     }
 
