@@ -176,9 +176,12 @@ build/sdist: $(ENV)/wheel.env
 
 # Stamps: the wheel, an environment with its requirements, and that environment with the wheel.
 
+# Where the sources of the standard library are installed, its paths are theirs.
+REMAP_STD = --remap-path-prefix=$(shell rustc --print sysroot)/lib/rustlib/src/rust=/rustc
+
 build/wheel.stamp: $(SOURCES) $(ENV)/wheel.env
 	rm -rf dist
-	RUSTFLAGS="$(RUSTFLAGS) --remap-path-prefix=$(CARGO_HOME)=cargo" \
+	RUSTFLAGS="$(RUSTFLAGS) --remap-path-prefix=$(CARGO_HOME)=cargo $(REMAP_STD)" \
 		$(ENV)/wheel/bin/maturin build --release --locked --compression-level 9 --out dist
 	mkdir -p $(@D) && touch $@
 
