@@ -176,7 +176,7 @@ build/sdist: $(ENV)/wheel.env
 
 # Stamps: the wheel, an environment with its requirements, and that environment with the wheel.
 
-# Where the sources of the standard library are installed, its paths are theirs.
+# Where the standard library's sources are installed, rustc writes their place instead of /rustc.
 REMAP_STD = --remap-path-prefix=$(shell rustc --print sysroot)/lib/rustlib/src/rust=/rustc
 
 build/wheel.stamp: $(SOURCES) $(ENV)/wheel.env

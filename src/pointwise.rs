@@ -464,11 +464,12 @@ struct Known {
 impl Known {
     /// By [`Pointwise::narrow`], of elements with weights of 1: others would round twice.
     #[inline(always)]
-    fn of<const WANTED: u8, S: Isa, F: Element, L: Pointwise>(
+    fn of<S: Isa, F: Element, L: Pointwise>(
         simd: S,
         loss: &L,
         from: &Sources<'_, F>,
-        uses_first: bool,
+        derives: bool,
+        enough: bool,
     ) -> Option<Self> {
         let c = |v: f32| splat::<S, f32>(simd, v);
         let load = |from: &[f32]| simd::load::<S, f32>(simd, from);
@@ -491,10 +492,8 @@ impl Known {
         simd::store::<S, f32>(first, &mut lanes[1]);
         simd::store::<S, f32>(second.unwrap_or(c(0.0)), &mut lanes[2]);
         simd::store::<S, f32>(holds.select(c(1.0), c(0.0)), &mut lanes[3]);
-        let uses_second = uses_first && second.is_some();
-        let enough = uses_first && (WANTED < wanted::SECOND || uses_second);
         let all = enough && (holds | left_out).all_true();
-        Some(Self { lanes, first: uses_first, second: uses_second, all })
+        Some(Self { lanes, first: derives, second: derives && second.is_some(), all })
     }
 
     /// What is known from `at` on, and elsewhere what `wide` computes.
@@ -585,6 +584,8 @@ fn compute<F: Element, L: Pointwise>(
                 let scales = narrows && (scale.is_normal() || upstream == 0.0);
                 let upstream = if scales { f64::from(scale) } else { upstream };
                 let narrow_first = WANTED == wanted::VALUE || scales;
+                // Whether all that is wanted may be known in `f32` lanes.
+                let enough = narrow_first && (WANTED < wanted::SECOND || has_second);
                 let mut start = 0;
                 // How many chunks of usual elements have been seen in a row.
                 let mut usual = RUN;
@@ -594,9 +595,7 @@ fn compute<F: Element, L: Pointwise>(
                         take_wide::<WANTED, S, F, L>(simd, loss, upstream, &from, to, &mut seeing);
                 }
                 while start < len {
-                    let enough = narrow_first && (WANTED < wanted::SECOND || has_second);
-                    let runs = PLAIN && narrows && enough;
-                    if runs && usual >= RUN {
+                    if PLAIN && narrows && enough && usual >= RUN {
                         usual = 0;
                         let x = F::as_f32s(&from.x[start..]).expect("they are narrow");
                         // A loss without targets does not look at them.
@@ -631,7 +630,7 @@ fn compute<F: Element, L: Pointwise>(
                         }
                     };
                     let known = if narrows {
-                        Known::of::<WANTED, S, F, L>(simd, loss, &chunk, narrow_first)
+                        Known::of::<S, F, L>(simd, loss, &chunk, narrow_first, enough)
                     } else {
                         None
                     };

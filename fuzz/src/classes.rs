@@ -417,6 +417,11 @@ fn is_wrong(target: &[f64], classes: usize, ignored: Option<i64>, sample: Option
     target.iter().enumerate().filter(counts).any(|(_, t)| *t < 0.0 || *t >= classes as f64)
 }
 
+/// The class of a row that counts: without weight it may be any at all.
+fn class_of(target: f64, classes: usize) -> usize {
+    (target as usize).min(classes - 1)
+}
+
 /// Losses of a target `q`, and derivatives but for the upstream gradient.
 struct Terms {
     loss: Want,
@@ -549,16 +554,9 @@ fn cross_entropy(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Resu
     let w = weight.unwrap_or_else(|| vec![1.0; classes]);
     let live: Vec<bool> =
         (0..rows.count()).map(|row| soft || ignored.is_none_or(|i| t[row] != i as f64)).collect();
-    let counted: Vec<f64> =
-        (0..rows.count())
-            .map(|row| {
-                if soft || !live[row] {
-                    1.0
-                } else {
-                    w.get(t[row] as usize).copied().unwrap_or(0.0)
-                }
-            })
-            .collect();
+    let counted: Vec<f64> = (0..rows.count())
+        .map(|row| if soft || !live[row] { 1.0 } else { w[class_of(t[row], classes)] })
+        .collect();
     let terms: Vec<Terms> = (0..rows.count())
         .map(|row| {
             let share = if soft {
@@ -618,8 +616,7 @@ fn nll_loss(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()
     let got = got.unwrap_or_else(|error| panic!("refused: {error}"));
     let w = weight.unwrap_or_else(|| vec![1.0; classes]);
     let live: Vec<bool> = t.iter().map(|t| ignored.is_none_or(|i| *t != i as f64)).collect();
-    // Without weight a row's class may be any.
-    let class = |row: usize| if live[row] { (t[row] as usize).min(classes - 1) } else { 0 };
+    let class = |row: usize| if live[row] { class_of(t[row], classes) } else { 0 };
     let counted: Vec<f64> = (0..rows.count()).map(|row| w[class(row)]).collect();
     let losses: Vec<Want> = (0..rows.count())
         .map(|row| {

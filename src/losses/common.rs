@@ -152,8 +152,6 @@ pub(crate) struct Targets<'a> {
     pub(crate) classes: usize,
     pub(crate) ignore_index: Option<i64>,
     pub(crate) weight: Option<Vec<f64>>,
-    /// What a row's mass may be besides its target's.
-    pub(crate) besides: f64,
     /// Each row's own weight.
     pub(crate) sample: Option<Rows<'a>>,
     /// The upstream gradient and what to divide it by, where there are derivatives.
@@ -211,8 +209,6 @@ impl Targets<'_> {
                         *hard *= weight[class];
                     }
                 }
-                let hard = term.hard;
-                term.scale_exponents(|i| hard.0[i].abs().max(self.besides));
             }
         }
         census

@@ -43,19 +43,16 @@ use std::ops::Range;
 #[derive(Debug)]
 enum Source<'a> {
     Hard(Targets<'a>),
-    Soft {
-        upstream: Upstream<'a>,
-        denominator: f64,
-        sample: Option<Rows<'a>>,
-        /// What a row's mass may be, where classes have weights.
-        most: Option<f64>,
-    },
+    Soft { upstream: Upstream<'a>, denominator: f64, sample: Option<Rows<'a>> },
 }
 
 /// Where `EXACT`, what roundings take of a loss is put back: `f64`, unlike `f32`, whose losses are
 /// settled in `f64`, has no room for them.
 struct CrossEntropy<'a, const EXACT: bool> {
     source: Source<'a>,
+    /// What a row's mass may be besides its target class's, where there are derivatives and classes have
+    /// weights.
+    besides: Option<f64>,
     /// What one unit of the kernels' mass is, in two parts: an even spread is kept in ones, exactly.
     unit: [f64; 2],
     /// Share of a row's mass that lies on its target class, in two parts.
@@ -65,21 +62,22 @@ struct CrossEntropy<'a, const EXACT: bool> {
 
 impl<const EXACT: bool> Settle for CrossEntropy<'_, EXACT> {
     fn terms(&self, rows: Range<usize>, terms: &mut Terms) -> Census {
-        match &self.source {
+        let census = match &self.source {
             Source::Hard(targets) => targets.fill(rows, terms),
-            Source::Soft { upstream, denominator, sample, most } => {
+            Source::Soft { upstream, denominator, sample } => {
                 terms.without_targets();
                 fill_upstream(upstream, rows.clone(), *denominator, &mut terms.rows);
                 if let Some(sample) = sample {
                     terms.take_weights(sample, rows, IGNORED);
                     terms.weigh();
                 }
-                if let Some(most) = *most {
-                    terms.rows.iter_mut().for_each(|term| term.scale_exponents(|_| most));
-                }
                 Census::default()
             }
+        };
+        if let Some(besides) = self.besides {
+            terms.rows.iter_mut().for_each(|term| term.heed_masses(besides));
         }
+        census
     }
 
     #[inline(always)]
@@ -278,8 +276,10 @@ fn compute<F: Element, const EXACT: bool>(
     // Nothing is written over where only losses are wanted: targets may be checked as rows come.
     let checked = outputs.grad.is_some() || outputs.hess.is_some();
     let least_upstream = if checked { inputs.least_upstream(&upstream) } else { 1.0 };
-    let pull = 2.0 * options.z_loss.abs();
-    let heaviest = inputs.weight.as_ref().map(|w| w.iter().fold(pull, |most, w| most.max(w.abs())));
+    let besides = inputs.weight.as_ref().filter(|_| checked).map(|w| {
+        let heaviest = w.iter().fold(0.0, |most: f64, w| most.max(w.abs()));
+        (if soft { heaviest } else { smoothing * heaviest }).max(2.0 * options.z_loss.abs())
+    });
     let late = (!soft && !checked).then(|| target.clone());
     let (source, mass, denominator) = if soft {
         let denominator =
@@ -292,7 +292,7 @@ fn compute<F: Element, const EXACT: bool>(
             own: false,
             ranked: false,
         };
-        (Source::Soft { upstream, denominator, sample, most: heaviest }, Some(mass), denominator)
+        (Source::Soft { upstream, denominator, sample }, Some(mass), denominator)
     } else {
         let counted = if checked {
             let census = inputs.census(&target, sample.as_ref(), interrupted)?;
@@ -314,7 +314,6 @@ fn compute<F: Element, const EXACT: bool>(
             classes,
             ignore_index: inputs.ignore_index,
             weight: inputs.weight.as_deref().map(memory::copied).transpose()?,
-            besides: if smoothing > 0.0 { smoothing * heaviest.unwrap_or(1.0) } else { pull },
             sample,
             upstream: checked.then_some((upstream, denominator)),
             checked,
@@ -326,7 +325,7 @@ fn compute<F: Element, const EXACT: bool>(
     let is_input = |out: &ViewMut<'_>| out.as_view().same_memory(&inputs.input);
     let in_place = [&outputs.grad, &outputs.hess].into_iter().flatten().any(is_input);
     let unit = if soft { [1.0, 0.0] } else { even };
-    let settle = CrossEntropy::<EXACT> { source, unit, share, z_loss: options.z_loss };
+    let settle = CrossEntropy::<EXACT> { source, besides, unit, share, z_loss: options.z_loss };
     let job = Job::<F, _> {
         input: Rows::new(inputs.input.clone(), Some(inputs.axis), &order),
         warp,

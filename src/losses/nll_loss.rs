@@ -40,7 +40,6 @@ pub fn nll_loss(
         classes,
         ignore_index: inputs.ignore_index,
         weight: inputs.weight.as_deref().map(memory::copied).transpose()?,
-        besides: 0.0,
         sample,
         upstream: Some((inputs.upstream(&order), denominator)),
         checked: true,

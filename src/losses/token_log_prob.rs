@@ -205,7 +205,6 @@ fn compute<'a, F: Element>(
                 classes: input.shape()[axis],
                 ignore_index: None,
                 weight: None,
-                besides: 0.0,
                 sample: None,
                 upstream: None,
                 checked: true,

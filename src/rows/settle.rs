@@ -148,10 +148,11 @@ impl Term<Field> {
     }
 
     /// Sets the exponents of upstream gradients times the masses of rows, of which a gradient is a
-    /// share.
-    pub(crate) fn scale_exponents(&mut self, mass: impl Fn(usize) -> f64) {
-        for (i, of) in self.exponent.0.iter_mut().enumerate() {
-            *of = exponent(self.upstream.0[i]) + exponent(mass(i));
+    /// share: those on their targets, or what they may be besides.
+    pub(crate) fn heed_masses(&mut self, besides: f64) {
+        let rows = self.exponent.0.iter_mut().zip(self.upstream.0).zip(self.hard.0);
+        for ((of, upstream), hard) in rows {
+            *of = exponent(upstream) + exponent(hard.abs().max(besides));
         }
     }
 }

@@ -359,12 +359,6 @@ pub(crate) fn exp_normal<S: Isa>(simd: S, x: S::f32s) -> [S::f32s; 2] {
     [e, s.mul_add(p, s - e)]
 }
 
-/// What takes no step: 0 as [`Isa::exp2_f32`] takes it, which leaves its bias out.
-pub(super) const fn zero<S: Isa>() -> f32 {
-    let c = f32_constants::<S>();
-    c.round + c.bias * c.steps
-}
-
 /// `exp(x)` for any `x` at all, in the precision that `F` needs, rounded once where it is subnormal.
 /// [`Shift`] is for arguments that are bounded above: beyond its range it answers any number.
 #[inline(always)]

@@ -198,7 +198,7 @@ impl<const N: usize> Fitted<N> {
         let index = is_positive.select(index + CELLS as u32, index);
         let t = distance - simd.look_up(&self.centers, index).bitcast::<S::f32s>();
         let Decay { step, rate, poly } = &self.decay;
-        let zero = c(exp::zero::<S>());
+        let [_, zero] = exp::Shift::<S, f32>::new(simd, c(0.0), c(0.0)).parts();
         let steps = is_positive.select(distance.mul_add(c(-rate), zero), zero);
         // The product is not rounded, and hardly is the sum, which is within a step.
         let r = is_positive.select((steps - zero).mul_add(c(*step), distance), c(0.0));

@@ -116,8 +116,7 @@ def reliability_diagram(evaluation: Evaluation) -> str:
     )
     error = evaluation.expected_calibration_error
     return (
-        f"<figure>{svg(size + 60, size + 120)} "
-        f'aria-label="reliability diagram">{"".join(bars)}'
+        f"<figure>{svg(size + 60, size + 120, 'reliability diagram')}{''.join(bars)}"
         f'<line class="line" x1="{low}" y1="{size + 10}" x2="{low + size}" y2="10"/>'
         f'<line class="line" x1="{low}" y1="{size + 10}" x2="{low + size}" y2="{size + 10}"/>'
         f'<line class="line" x1="{low}" y1="{size + 100}" x2="{low + size}" y2="{size + 100}"/>'
@@ -166,16 +165,17 @@ def histogram(evaluation: Evaluation, bits: bool) -> str:
     )
     width = 60 + step * (last - first + 1)
     return (
-        f'<figure>{svg(width, 200)} aria-label="losses of rows">'
+        f"<figure>{svg(width, 200, 'losses of rows')}"
         f"{bars}{ticks}</svg><figcaption>Losses of rows in {unit}, on a logarithmic scale; "
         f"{nothing:,} are 0 and {infinite:,} infinite.</figcaption></figure>"
     )
 
 
-def svg(width: float, height: float) -> str:
-    """The beginning of a picture, as wide as this or as the page."""
+def svg(width: float, height: float, label: str) -> str:
+    """The tag that a picture begins with, as wide as this or as the page."""
     return (
-        f'<svg width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}" role="img"'
+        f'<svg width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}" '
+        f'role="img" aria-label="{label}">'
     )
 
 
