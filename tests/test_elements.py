@@ -20,6 +20,7 @@ import crossent.functional as F
 SPREADS = [0.01, 1, 10, 60]
 REDUCTIONS = ["mean", "sum", "none"]
 WIDE = [np.float32, np.float64]
+ONE_ARGUMENT = (F.binary_entropy, F.entropy, F.entropy_with_logits)
 
 
 def binary(rng, shape, dtype, soft):
@@ -214,6 +215,34 @@ def test_torch_clamps():
     want.sum().backward()
     np.testing.assert_array_equal(loss[:5], want.detach().numpy()[:5])
     np.testing.assert_array_equal(grad, tp.grad.numpy())
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("n", [1, 40])
+def test_minus_zero_is_zero(dtype, n):
+    """In every argument of every loss."""
+    elements = {"reduction": "none"}
+    for function, options in {
+        F.binary_cross_entropy: elements,
+        F.binary_cross_entropy_with_logits: elements,
+        F.sigmoid_focal_loss: {**elements, "alpha": 0.3, "gamma": 1.5},
+        F.soft_margin_loss: elements,
+        F.kl_div: elements,
+        F.kl_divergence: {"axis": 0},
+        F.js_divergence: {"axis": 0},
+        F.cross_entropy: {},
+        F.binary_entropy: {},
+        F.entropy: {"axis": 0},
+        F.entropy_with_logits: {"axis": 0},
+    }.items():
+        count = 2 if function not in ONE_ARGUMENT else 1
+        for zeros in itertools.product([0.0, -0.0, 1.0], repeat=count):
+            signed = [np.full(n, v, dtype) for v in zeros]
+            plain = [np.full(n, abs(v), dtype) for v in zeros]
+            got = function(*signed, return_grad=True, **options)
+            want = function(*plain, return_grad=True, **options)
+            for a, b in zip(got, want, strict=True):
+                np.testing.assert_array_equal(a, b, str((function, zeros)))
 
 
 def test_focal_without_focus_is_the_cross_entropy():

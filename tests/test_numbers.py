@@ -312,6 +312,24 @@ def test_four_equal_large_logits(size):
     assert_within(grad, want, 6)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(("dtype", "share"), [(np.float32, 0.25), (np.float64, 0.25), (np.float32, 1e-9)])
+def test_large_logits_far_from_each_other_in_memory(dtype, share, axis, rng):
+    """Parts of a row are summarised apart, each by a unit near its own maximum."""
+    largest = float(np.finfo(dtype).max) * share
+    x = np.zeros((3, 9000), dtype)
+    x[:, 1215], x[:, 6205], x[:, 8000] = 0.998 * largest, largest, -largest
+    x[1] *= -1
+    x[2] = rng.permutation(np.geomspace(1e-30, largest, 9000)).astype(dtype)
+    y = x.argmax(axis=1)
+    x = np.ascontiguousarray(x.T) if axis == 0 else x
+    loss = F.cross_entropy(np.moveaxis(x, 0, 1) if axis == 0 else x, y, reduction="none")
+    assert np.array_equal(loss, [0, 0, 0])
+    assert np.array_equal(F.logsumexp(x, axis=axis), x.max(axis=axis))
+    assert np.array_equal(F.entropy_with_logits(x, axis=axis), [0, 0, 0])
+    assert np.array_equal(F.softmax(x, axis=axis).sum(axis=axis), [1, 1, 1])
+
+
 @ALL_TYPES
 def test_masked_logits_off_the_target(dtype):
     x = np.array([[1, -INF, 2, 0], [-INF, 3, -INF, -INF]], dtype)

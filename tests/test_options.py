@@ -125,6 +125,22 @@ def test_unused_options_change_no_bit(rng):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_z_loss_beside_tiny_masses(dtype):
+    """At a log-sum-exp of next to nothing the penalty's slope is no larger than a tiny weight."""
+    x = np.array([[-1e30, -3e-31, -1e20]], dtype)
+    weight = np.array([1.0, 1.0, 1e-31])
+    _, grad = F.cross_entropy(x, [2], weight, z_loss=1e-3, reduction="sum", return_grad=True)
+    want = 1e-31 - 2e-3 * 3e-31
+    assert grad[0, 1] == pytest.approx(want, rel=4 * float(np.finfo(dtype).eps))
+
+
+def test_z_loss_of_logits_near_the_largest():
+    x = np.array([[-1e306, 4e306, 0.0]])
+    _, grad = F.cross_entropy(x, [1], z_loss=1e-300, return_grad=True)
+    np.testing.assert_allclose(grad, [[0, 8e6, 0]], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("classes", [2, 100, 1000])
 @pytest.mark.parametrize("z_loss", [-0.3, 0.1, 1.0])
 @pytest.mark.parametrize("center", [-10, 10])

@@ -19,8 +19,9 @@ impl Want {
     /// A value whose terms have a size, from so many roundings of the reference.
     pub fn new(value: f64, size: f64, roundings: f64) -> Self {
         // Below the normal numbers a rounding is of one size.
+        let size = size.abs().max(value.abs());
         let slack = roundings * (size * f64::EPSILON + if size == 0.0 { 0.0 } else { TINY });
-        Self { value, size: size.abs().max(value.abs()), slack }
+        Self { value, size, slack }
     }
 
     /// With an error of the reference besides.
@@ -31,11 +32,9 @@ impl Want {
     /// Times a number; 0 times anything is 0.
     pub fn times(self, by: f64) -> Self {
         let times = |x: f64| if by == 0.0 { 0.0 } else { x * by };
-        Self {
-            value: times(self.value),
-            size: times(self.size).abs(),
-            slack: times(self.slack).abs(),
-        }
+        // What nobody promises stays so.
+        let slack = if self.slack.is_finite() { times(self.slack).abs() } else { f64::INFINITY };
+        Self { value: times(self.value), size: times(self.size).abs(), slack }
     }
 
     /// Times the slope of what is between the logits and the model. Of a number that is none, 0 times it
@@ -49,9 +48,10 @@ impl Want {
     pub fn derived(self, by: Factor) -> Self {
         match by {
             Factor::Dead => Self::exactly(0.0),
-            Factor::By(0.0) if !self.value.is_finite() => Self { slack: f64::INFINITY, ..self },
-            Factor::By(by) if self.value.is_nan() => Self::exactly(self.value * by),
-            Factor::By(by) => self.times(by),
+            Factor::By(0.0, _) if !self.size.is_finite() => Self::anything(),
+            Factor::By(by, _) if self.value.is_nan() => Self::exactly(self.value * by),
+            Factor::By(by, 0.0) => self.times(by),
+            Factor::By(by, slip) => self.times(by).or(self.size * slip),
         }
     }
 
@@ -70,15 +70,15 @@ impl Want {
 pub enum Factor {
     /// Of a row that does not count.
     Dead,
-    /// The upstream gradient, with a reduction's share.
-    By(f64),
+    /// The upstream gradient, with a reduction's share, and by how much it may be wrong.
+    By(f64, f64),
 }
 
 impl Factor {
     pub fn over(self, unit: f64) -> Self {
         match self {
             Self::Dead => Self::Dead,
-            Self::By(by) => Self::By(by / unit),
+            Self::By(by, slip) => Self::By(by / unit, slip / unit.abs()),
         }
     }
 }
@@ -131,17 +131,19 @@ pub fn bars(kind: Kind) -> Bars {
 pub fn near(what: &str, kind: Kind, got: &[f64], want: &[Want], bar: f64) {
     assert_eq!(got.len(), want.len(), "{what}");
     let largest = format(kind).2;
+    let computed = if kind == Kind::F64 { f64::MAX } else { f64::from(f32::MAX) };
     for (i, (&got, want)) in got.iter().zip(want).enumerate() {
         let Want { value, size, slack } = *want;
         let may = bar * ulp(size.max(value.abs()), kind) + slack;
         let overflows = value.is_finite() && value.abs() + may > largest;
         let is_right = got == value
             || (got.is_nan() && value.is_nan())
-            || (overflows && got == value.signum() * f64::INFINITY)
+            || (overflows && got.is_infinite() && (got * value > 0.0 || may > largest))
             || (got - value).abs() <= may
-            // Where the reference's terms overflowed, it knows nothing.
+            // Where terms overflow, or the reference's did, nothing is promised.
             || slack.is_nan()
-            || slack == f64::INFINITY;
+            || slack == f64::INFINITY
+            || 4.0 * size > computed;
         assert!(
             is_right,
             "{what}[{i}]: got {got:e}, want {value:e} of size {size:e} (by {kind:?}): {} ulp away, \

@@ -3,7 +3,7 @@
 use crate::check::{Bars, Factor, TINY, Want, bars, near};
 use crate::draw::{Random, chance, masses, numbers, one_of, shape};
 use crate::memory::{Array, Lies};
-use crate::reference::{Softmax, Warp, Warped, divergence_of_logits, softmax, times};
+use crate::reference::{Softmax, Warp, Warped, divergence_of_logits, exact_sum, softmax, times};
 use arbitrary::{Result, Unstructured};
 use crossent::error::Error;
 use crossent::float::Kind;
@@ -22,6 +22,16 @@ pub const THREADS: usize = 3;
 /// The type of a loss.
 pub fn loss_kind(input: Kind) -> Kind {
     if input == Kind::F64 { Kind::F64 } else { Kind::F32 }
+}
+
+/// The largest number of a type.
+pub fn most(kind: Kind) -> f64 {
+    if kind == Kind::F64 { f64::MAX } else { f64::from(f32::MAX) }
+}
+
+/// The least number of a type, which a mean gap is rounded to.
+pub fn least_step(kind: Kind) -> f64 {
+    if kind == Kind::F64 { TINY } else { f64::from(f32::from_bits(1)) }
 }
 
 /// One call. `Err` where the bytes did not make one.
@@ -115,23 +125,73 @@ fn view_of<'a>(warp: &Warp, mask: &'a Option<Array>) -> warp::Warp<'a> {
     }
 }
 
-/// The warped logits of a row, and by how much the warping may be wrong in any.
-fn warped(rows: &Rows, warp: &Warp, x: &[f64], row: usize) -> (Vec<Warped>, Softmax, f64) {
-    let all: Vec<Warped> = (0..rows.classes())
+/// A row of logits.
+struct Row {
+    /// Warped.
+    of: Vec<Warped>,
+    soft: Softmax,
+    /// By how much the warping may be wrong in any.
+    slip: f64,
+    /// The largest difference of finite logits, as a share of the largest number.
+    spread: f64,
+    /// Whether the warping overflowed.
+    overflowed: bool,
+}
+
+impl Row {
+    /// Whether so many times a difference of logits overflows, of which nothing is promised.
+    fn is_beyond(&self, times: f64) -> bool {
+        self.overflowed || self.spread * times > 0.25
+    }
+}
+
+fn warped(rows: &Rows, warp: &Warp, x: &[f64], kind: Kind, row: usize) -> Row {
+    let of: Vec<Warped> = (0..rows.classes())
         .map(|class| {
             let at = rows.at(row, class);
             warp.of(x[at], at)
         })
         .collect();
-    let z: Vec<f64> = all.iter().map(|w| w.z).collect();
-    let largest = z.iter().filter(|z| z.is_finite()).fold(0.0, |m: f64, z| m.max(z.abs()));
-    let slip = if warp.is_exact() { 0.0 } else { 16.0 * f64::EPSILON * largest };
-    let soft = softmax(&z);
-    (all, soft, slip)
+    let z: Vec<f64> = of.iter().map(|w| w.z).collect();
+    let finite = || z.iter().copied().filter(|z| z.is_finite());
+    let most = most(loss_kind(kind));
+    let (low, high) = finite().fold((0.0, 0.0), |(l, h): (f64, f64), z| (l.min(z), h.max(z)));
+    let slip = if warp.is_exact() { 0.0 } else { 16.0 * f64::EPSILON * high.max(-low) };
+    let (least, largest) =
+        finite().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), z| (z.min(l), z.max(h)));
+    let spread = if largest > least { largest / most - least / most } else { 0.0 };
+    let overflowed = (0..rows.classes())
+        .any(|c| x[rows.at(row, c)].is_finite() && z[c].abs() > most && z[c] != f64::NEG_INFINITY)
+        || finite().any(|z| z.abs() > most);
+    Row { soft: softmax(&z), of, slip, spread, overflowed }
+}
+
+/// A gradient with respect to a logit before the warping, from the derivatives after it.
+fn gradient_before(w: &Warped, first: Want) -> Want {
+    first.along(w.slope).or(bent(w.slope, first.size))
+}
+
+/// The second derivative likewise.
+fn hessian_before(w: &Warped, first: Want, second: Want) -> Want {
+    let (straight, bend) = (second.along(w.slope * w.slope), first.along(w.curvature));
+    Want {
+        value: straight.value + bend.value,
+        size: straight.size + bend.size,
+        slack: straight.slack + bend.slack,
+    }
+    .or(bent(w.slope, first.size + second.size) + bent(w.slope, 0.0).max(bend.size * 1e-13))
+}
+
+/// What a warping's slope may be wrong by, times a derivative of a size.
+fn bent(slope: f64, size: f64) -> f64 {
+    // It is known to roundings of what it is the complement of, and coarse below the normal range.
+    if slope == 1.0 { 0.0 } else { size * (slope * 1e-13 + 1e5 * f64::MIN_POSITIVE) + 4.0 * TINY }
 }
 
 /// What becomes of losses: the options, and their reference.
 pub struct Weighing {
+    /// The type of the losses.
+    kind: Kind,
     pub reduction: Reduction,
     pub sample: Option<Array>,
     pub denominator: Option<f64>,
@@ -141,7 +201,12 @@ pub struct Weighing {
 }
 
 impl Weighing {
-    pub fn new(u: &mut Unstructured<'_>, losses: &[usize], reduces: bool) -> Result<Self> {
+    pub fn new(
+        u: &mut Unstructured<'_>,
+        kind: Kind,
+        losses: &[usize],
+        reduces: bool,
+    ) -> Result<Self> {
         let n: usize = losses.iter().product();
         let reduction = if reduces {
             one_of(u, &[Reduction::Mean, Reduction::None, Reduction::Sum])?
@@ -175,7 +240,7 @@ impl Weighing {
         }
         let grad_output =
             one_of(u, &[1.0, -1.0, 0.3, 1e-3, 0.0, 1e6, 2f64.powi(-60), 2f64.powi(40)])?;
-        Ok(Self { reduction, sample, denominator, empty, grad_output, grad_outputs })
+        Ok(Self { kind, reduction, sample, denominator, empty, grad_output, grad_outputs })
     }
 
     pub fn view(&self) -> Reduce<'_> {
@@ -220,15 +285,19 @@ impl Weighing {
         };
         let factor = |by: f64, (w, g): (&f64, &f64)| match (*w, by) {
             (0.0, _) => Factor::Dead,
-            (_, 0.0) => Factor::By(0.0),
-            _ => Factor::By(w * (g / by)),
+            (_, 0.0) => Factor::By(0.0, 0.0),
+            _ => {
+                let factor = w * (g / by);
+                let is_low = self.kind == Kind::F32 && factor.abs() < f64::from(f32::MIN_POSITIVE);
+                Factor::By(factor, if is_low { least_step(self.kind) } else { 0.0 })
+            }
         };
         let factors =
             |by: f64| weights.iter().zip(&upstream).map(|pair| factor(by, pair)).collect();
         let by = match self.reduction {
-            Reduction::Mean => self
-                .denominator
-                .unwrap_or_else(|| weights.iter().zip(counted).map(|(w, c)| times(*w, *c)).sum()),
+            Reduction::Mean => self.denominator.unwrap_or_else(|| {
+                exact_sum(weights.iter().zip(counted).map(|(w, c)| times(*w, *c)))
+            }),
             _ => 1.0,
         };
         let answer = if by == 0.0 {
@@ -422,20 +491,54 @@ fn class_of(target: f64, classes: usize) -> usize {
     (target as usize).min(classes - 1)
 }
 
-/// Losses of a target `q`, and derivatives but for the upstream gradient.
+/// The loss of a row, and derivatives but for the upstream gradient.
 struct Terms {
     loss: Want,
     grad: Vec<Want>,
-    hess: Vec<Want>,
+    /// The Hessian's diagonal; of a divergence, the gradient with respect to the second argument.
+    second: Vec<Want>,
+    /// Whether a logit is infinite: 0 times a derivative is then anyone's guess.
+    is_infinite: bool,
+    /// What every derivative has of the penalty on the log-sum-exp, which may overflow.
+    penalty: f64,
 }
 
-fn of_masses(
-    q: &[f64],
-    cancels: bool,
-    z_loss: f64,
-    (w, s, slip): &(Vec<Warped>, Softmax, f64),
-) -> Terms {
+impl Terms {
+    fn anything(classes: usize) -> Self {
+        let all = vec![Want::anything(); classes];
+        Self {
+            loss: Want::anything(),
+            grad: all.clone(),
+            second: all,
+            is_infinite: false,
+            penalty: 0.0,
+        }
+    }
+
+    fn derived(&self, wants: &[Want], by: Factor) -> Vec<Want> {
+        let is_guess = match by {
+            Factor::By(0.0, _) => self.is_infinite,
+            Factor::By(by, _) => (self.penalty * by).abs() > 1e37 && !self.is_infinite,
+            Factor::Dead => false,
+        };
+        // Products below the normal range round more than once.
+        let low = 1e3 * TINY;
+        let of = |want: &Want| match by {
+            _ if is_guess => Want::anything(),
+            Factor::By(..) => want.derived(by).or(low),
+            Factor::Dead => want.derived(by),
+        };
+        wants.iter().map(of).collect()
+    }
+}
+
+fn of_masses(q: &[f64], cancels: bool, z_loss: f64, row: &Row) -> Terms {
+    let Row { of: w, soft: s, slip, .. } = row;
     let n = q.len() as f64;
+    let heaviest = q.iter().fold(1.0, |most: f64, q| most.max(q.abs()));
+    if row.is_beyond(if cancels { n * n * heaviest } else { heaviest }) {
+        return Terms::anything(q.len());
+    }
     let roundings = 32.0 + n;
     let all: f64 = q.iter().sum();
     let sum = |f: &dyn Fn(usize) -> f64| (0..q.len()).map(f).sum::<f64>();
@@ -455,34 +558,29 @@ fn of_masses(
     let mut grad = Vec::with_capacity(q.len());
     let mut hess = Vec::with_capacity(q.len());
     for i in 0..q.len() {
-        let Warped { slope, curvature, .. } = w[i];
         let (p, rest) = (s.p[i], s.rest[i]);
         let others = sum_but(q, i, all);
         let by_z = times(p, others) - times(rest, q[i]) + times(more, p);
         let mut size = if cancels { times(p, all.abs()).max(q[i].abs()) } else { 0.0 };
         size += times(more.abs(), p);
-        let by_z = Want::new(by_z, size, roundings).or(more_slip * p + slip * (size + by_z.abs()));
+        // Of an exponential below the normal range.
+        let low = 4.0 * TINY * (1.0 + all.abs() + more.abs().min(f64::MAX));
+        let by_z =
+            Want::new(by_z, size, roundings).or(more_slip * p + slip * (size + by_z.abs()) + low);
         let curve = times(times(all + more, p), rest) + 2.0 * z_loss * p * p;
         let size = times(times(all.abs() + more.abs(), p), rest) + 2.0 * (z_loss * p * p).abs();
-        let by_z2 = Want::new(curve, size, roundings).or(more_slip * p + slip * size * 4.0);
-        let bend = by_z.along(curvature);
-        let straight = by_z2.along(slope * slope);
-        // A slope that is nearly nothing is known to a rounding of what it is the complement of.
-        if slope == 0.0 && s.undefined {
+        let by_z2 = Want::new(curve, size, roundings).or(more_slip * p + slip * size * 4.0 + low);
+        if w[i].slope == 0.0 && s.undefined {
             grad.push(Want::anything());
             hess.push(Want::anything());
-            continue;
+        } else {
+            grad.push(gradient_before(&w[i], by_z));
+            hess.push(hessian_before(&w[i], by_z, by_z2));
         }
-        grad.push(by_z.along(slope).or(if slope == 1.0 { 0.0 } else { by_z.size * slope * 1e-14 }));
-        hess.push(Want {
-            value: straight.value + bend.value,
-            size: straight.size + bend.size,
-            slack: straight.slack
-                + bend.slack
-                + (straight.size + bend.size) * if slope == 1.0 { 0.0 } else { 1e-13 },
-        });
     }
-    Terms { loss, grad, hess }
+    // With a penalty on it, an infinite log-sum-exp is in every class.
+    let is_infinite = lse.is_infinite() || !all.is_finite();
+    Terms { loss, grad, second: hess, is_infinite, penalty: more }
 }
 
 /// All masses but one.
@@ -492,10 +590,6 @@ fn sum_but(q: &[f64], skip: usize, all: f64) -> f64 {
     } else {
         q.iter().enumerate().filter(|(i, _)| *i != skip).map(|(_, q)| q).sum()
     }
-}
-
-fn derived(wants: &[Want], by: Factor) -> Vec<Want> {
-    wants.iter().map(|want| want.derived(by)).collect()
 }
 
 fn cross_entropy(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()> {
@@ -515,7 +609,7 @@ fn cross_entropy(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Resu
     let smoothing = one_of(u, &[0.0, 0.0, 0.1, 1.0, 0.7])?;
     let z_loss = one_of(u, &[0.0, 0.0, 0.0, 1e-3, 2.0])?;
     let (warp, mask) = warping(u, &rows)?;
-    let weighing = Weighing::new(u, &rows.outer(), true)?;
+    let weighing = Weighing::new(u, loss_kind(input.kind()), &rows.outer(), true)?;
     let outer = rows.outer();
     let losses = (weighing.reduction == Reduction::None).then_some(&outer[..]);
     let mut wanted = Wanted::new(u, &input, losses, true)?;
@@ -568,13 +662,18 @@ fn cross_entropy(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Resu
                 w[c] * ((1.0 - smoothing) * share + smoothing / classes as f64)
             };
             let q: Vec<f64> = share.into_iter().enumerate().map(mix).collect();
-            of_masses(&q, soft || smoothing > 0.0, z_loss, &warped(&rows, &warp, &x, row))
+            of_masses(
+                &q,
+                soft || smoothing > 0.0,
+                z_loss,
+                &warped(&rows, &warp, &x, input.kind(), row),
+            )
         })
         .collect();
     let losses: Vec<Want> = terms.iter().map(|t| t.loss).collect();
     let (each, answer, factors) = weighing.reduce(&losses, &live, &counted);
-    let grad = spread(&rows, |row| derived(&terms[row].grad, factors[row]));
-    let hess = spread(&rows, |row| derived(&terms[row].hess, factors[row]));
+    let grad = spread(&rows, |row| terms[row].derived(&terms[row].grad, factors[row]));
+    let hess = spread(&rows, |row| terms[row].derived(&terms[row].second, factors[row]));
     let answer = wanted.losses.is_none().then_some((got, answer));
     let by = bars(loss_kind(input.kind()));
     compare("cross_entropy", &input, &wanted, (&each, answer, &grad, &hess), by);
@@ -588,7 +687,7 @@ fn nll_loss(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()
     let target = indices(u, &rows, &x, ignored)?;
     let t = target.numbers();
     let weight = class_weights(u, classes)?;
-    let weighing = Weighing::new(u, &rows.outer(), true)?;
+    let weighing = Weighing::new(u, loss_kind(input.kind()), &rows.outer(), true)?;
     let outer = rows.outer();
     let losses = (weighing.reduction == Reduction::None).then_some(&outer[..]);
     let mut wanted = Wanted::new(u, &input, losses, false)?;
@@ -628,7 +727,7 @@ fn nll_loss(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()
     let (each, answer, factors) = weighing.reduce(&losses, &live, &counted);
     let grad = spread(&rows, |row| {
         let at = |c: usize| match factors[row] {
-            Factor::By(by) if live[row] && c == class(row) => times(by, -counted[row]),
+            Factor::By(by, _) if live[row] && c == class(row) => times(by, -counted[row]),
             _ => 0.0,
         };
         (0..classes).map(|c| Want::new(at(c), at(c), 8.0)).collect()
@@ -662,21 +761,28 @@ fn distribution(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Resul
     }
     done.unwrap_or_else(|error| panic!("refused: {error}"));
     let roundings = 32.0 + rows.classes() as f64;
-    let of_row = |row: usize| warped(&rows, &warp, &x, row);
+    let kind = input.kind();
+    let of_row = |row: usize| {
+        let row = warped(&rows, &warp, &x, kind, row);
+        let slip = if row.is_beyond(1.0) { f64::INFINITY } else { 2.0 * row.slip };
+        (row.soft, slip)
+    };
     let want = match which {
         0 => spread(&rows, |row| {
-            let (_, s, slip) = of_row(row);
-            s.p.iter().map(|p| Want::new(*p, *p, roundings).or(2.0 * slip * p)).collect()
+            let (s, slip) = of_row(row);
+            // Exponentials have an error below the normal range.
+            let low = 4.0 * TINY * roundings;
+            s.p.iter().map(|p| Want::new(*p, *p, roundings).or(times(slip, *p) + low)).collect()
         }),
         1 => spread(&rows, |row| {
-            let (_, s, slip) = of_row(row);
-            s.neglog.iter().map(|l| Want::new(-l, *l, roundings).or(2.0 * slip)).collect()
+            let (s, slip) = of_row(row);
+            s.neglog.iter().map(|l| Want::new(-l, *l, roundings).or(slip)).collect()
         }),
         _ => (0..rows.count())
             .map(|row| {
-                let (_, s, slip) = of_row(row);
+                let (s, slip) = of_row(row);
                 let size = if s.max.is_finite() { s.max.abs() + s.log } else { 0.0 };
-                Want::new(s.log_sum_exp, size, roundings).or(2.0 * slip)
+                Want::new(s.log_sum_exp, size, roundings).or(slip)
             })
             .collect(),
     };
@@ -693,7 +799,7 @@ fn entropy(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()>
     let base = one_of(u, &[None, Some(2.0), Some(0.5)])?;
     let unit = base.map_or(1.0, f64::ln);
     let (warp, mask) = warping(u, &rows)?;
-    let weighing = Weighing::new(u, &rows.outer(), false)?;
+    let weighing = Weighing::new(u, loss_kind(input.kind()), &rows.outer(), false)?;
     let outer = rows.outer();
     let mut wanted = Wanted::new(u, &input, Some(&outer), true)?;
     let got = call(&mut input, &mut wanted, |view, outputs| {
@@ -708,42 +814,43 @@ fn entropy(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()>
     got.unwrap_or_else(|error| panic!("refused: {error}"));
     let roundings = 64.0 + rows.classes() as f64;
     let live = vec![true; rows.count()];
-    let terms: Vec<(Want, Vec<Want>, Vec<Want>)> = (0..rows.count())
+    let mean_step = least_step(loss_kind(input.kind()));
+    let terms: Vec<Terms> = (0..rows.count())
         .map(|row| {
-            let (w, s, slip) = warped(&rows, &warp, &x, row);
+            let row = warped(&rows, &warp, &x, input.kind(), row);
+            if row.is_beyond(1.0) {
+                return Terms::anything(rows.classes());
+            }
+            let Row { of: w, soft: s, slip, .. } = row;
             let mean_gap: f64 = s.p.iter().zip(&s.gap).map(|(p, gap)| times(*p, *gap)).sum();
             let value = if s.undefined { f64::NAN } else { s.log + mean_gap };
             let gaps: f64 =
                 s.p.iter().zip(&s.gap).map(|(p, gap)| times(times(*p, *gap), *gap)).sum();
-            let loss = Want::new(value, value, roundings).or(slip * 4.0 * (mean_gap + gaps));
+            let low = 800.0 * TINY * roundings;
+            let loss = Want::new(value, value, roundings).or(slip * 4.0 * (mean_gap + gaps) + low);
             let derive = |i: usize| {
-                let Warped { slope, curvature, .. } = w[i];
                 let (p, rest) = (s.p[i], s.rest[i]);
-                let gap = if p == 0.0 { 0.0 } else { s.gap[i] };
+                // Where it is 0 the exponential may be the least number.
+                let gap = if p == 0.0 { s.gap[i].min(800.0) } else { s.gap[i] };
                 let first = times(p, gap - mean_gap);
                 let size = times(p, gap + mean_gap);
-                let moves = (slip * p + TINY) * 4.0 * (1.0 + gap + mean_gap + gaps);
+                let moves = (slip * p + roundings * TINY) * 4.0 * (800.0 + gap + mean_gap + gaps)
+                    + p * mean_step;
                 let first = Want::new(first, size, roundings).or(moves);
                 let second = p * ((1.0 - 2.0 * p) * (gap - mean_gap) - rest);
                 let size = p * ((gap + mean_gap) + rest);
                 let second = Want::new(second, size, roundings).or(2.0 * moves);
-                let exact = if slope == 1.0 { 0.0 } else { 1e-13 };
-                let (straight, bend) = (second.along(slope * slope), first.along(curvature));
-                let hess = Want {
-                    value: straight.value + bend.value,
-                    size: straight.size + bend.size,
-                    slack: straight.slack + bend.slack + (straight.size + bend.size) * exact,
-                };
-                (first.along(slope).or(first.size * slope * exact), hess)
+                (gradient_before(&w[i], first), hessian_before(&w[i], first, second))
             };
             let (grad, hess) = (0..w.len()).map(derive).unzip();
-            (loss.times(1.0 / unit), grad, hess)
+            let is_infinite = s.max.is_infinite();
+            Terms { loss: loss.times(1.0 / unit), grad, second: hess, is_infinite, penalty: 0.0 }
         })
         .collect();
-    let losses: Vec<Want> = terms.iter().map(|t| t.0).collect();
+    let losses: Vec<Want> = terms.iter().map(|t| t.loss).collect();
     let (each, _, factors) = weighing.reduce(&losses, &live, &[]);
-    let grad = spread(&rows, |row| derived(&terms[row].1, factors[row].over(unit)));
-    let hess = spread(&rows, |row| derived(&terms[row].2, factors[row].over(unit)));
+    let grad = spread(&rows, |row| terms[row].derived(&terms[row].grad, factors[row].over(unit)));
+    let hess = spread(&rows, |row| terms[row].derived(&terms[row].second, factors[row].over(unit)));
     let by = bars(loss_kind(input.kind()));
     compare("entropy_with_logits", &input, &wanted, (&each, None, &grad, &hess), by);
     Ok(())
@@ -797,7 +904,16 @@ fn tokens(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()> 
     let (mut grads, mut tops) = (Vec::new(), Vec::new());
     let (ranks, tied) = (rank.numbers(), ties.numbers());
     for row in 0..rows.count() {
-        let (w, s, slip) = warped(&rows, &warp, &x, row);
+        let row_of = warped(&rows, &warp, &x, input.kind(), row);
+        if row_of.is_beyond(1.0) {
+            let any = Want::anything();
+            for wants in [&mut logs, &mut tops, &mut entropies, &mut sums] {
+                wants.push(any);
+            }
+            grads.push(vec![any; rows.classes()]);
+            continue;
+        }
+        let Row { of: w, soft: s, slip, .. } = row_of;
         let y = t[row] as usize;
         let mean_gap: f64 = s.p.iter().zip(&s.gap).map(|(p, gap)| times(*p, *gap)).sum();
         let gaps: f64 = s.p.iter().zip(&s.gap).map(|(p, gap)| times(times(*p, *gap), *gap)).sum();
@@ -806,7 +922,8 @@ fn tokens(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()> 
         let least = if s.undefined { f64::NAN } else { least };
         tops.push(Want::new(-least, least, roundings).or(2.0 * slip));
         let value = if s.undefined { f64::NAN } else { s.log + mean_gap };
-        entropies.push(Want::new(value, value, roundings).or(slip * 4.0 * (mean_gap + gaps)));
+        let low = 800.0 * TINY * roundings;
+        entropies.push(Want::new(value, value, roundings).or(slip * 4.0 * (mean_gap + gaps) + low));
         let size = if s.max.is_finite() { s.max.abs() + s.log } else { 0.0 };
         sums.push(Want::new(s.log_sum_exp, size, roundings).or(2.0 * slip));
         if !w.iter().any(|w| w.z.is_nan()) {
@@ -828,19 +945,19 @@ fn tokens(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()> 
             (0..w.len())
                 .map(|i| {
                     let (p, rest) = (s.p[i], s.rest[i]);
-                    let gap = if p == 0.0 { 0.0 } else { s.gap[i] };
+                    let gap = if p == 0.0 { s.gap[i].min(800.0) } else { s.gap[i] };
                     let of_log = if i == y { times(g, rest) } else { times(g, -p) };
                     let of_entropy = times(h, times(p, gap - mean_gap));
                     let size = of_log.abs() + times(h.abs(), times(p, gap + mean_gap));
-                    let moves = (slip * p + TINY)
+                    let moves = (slip * p + roundings * TINY)
                         * 4.0
-                        * (1.0 + gap + mean_gap + gaps)
-                        * (g.abs() + h.abs());
-                    let exact = if w[i].slope == 1.0 { 0.0 } else { 1e-13 * size * w[i].slope };
-                    Want::new(of_log + of_entropy, size, roundings)
-                        .or(moves)
-                        .along(w[i].slope)
-                        .or(exact)
+                        * (800.0 + gap + mean_gap + gaps)
+                        * (g.abs() + h.abs())
+                        + p * h.abs() * least_step(float);
+                    gradient_before(
+                        &w[i],
+                        Want::new(of_log + of_entropy, size, roundings).or(moves),
+                    )
                 })
                 .collect::<Vec<_>>(),
         );
@@ -876,7 +993,7 @@ fn divergences(u: &mut Unstructured<'_>, rows: Rows, mut input: Array, is_js: bo
     let base = one_of(u, &[None, Some(2.0)])?;
     let unit = base.map_or(1.0, f64::ln);
     let (warp, mask) = warping(u, &rows)?;
-    let weighing = Weighing::new(u, &rows.outer(), false)?;
+    let weighing = Weighing::new(u, loss_kind(input.kind()), &rows.outer(), false)?;
     let outer = rows.outer();
     let mut wanted = Wanted::new(u, &input, Some(&outer), false)?;
     let mut second = if chance(u, 1, 2)? {
@@ -909,43 +1026,51 @@ fn divergences(u: &mut Unstructured<'_>, rows: Rows, mut input: Array, is_js: bo
     }
     got.unwrap_or_else(|error| panic!("refused: {error}"));
     let live = vec![true; rows.count()];
-    let terms: Vec<_> = (0..rows.count())
+    let wider = if float == Kind::F64 { float } else { input.kind() };
+    let terms: Vec<Terms> = (0..rows.count())
         .map(|row| {
-            let (a, _, a_slip) = warped(&rows, &warp, &x, row);
-            let (b, _, b_slip) = warped(&rows, &warp, &y, row);
+            let p = warped(&rows, &warp, &x, wider, row);
+            let q = warped(&rows, &warp, &y, wider, row);
+            let lone = (p.soft.max == f64::INFINITY) != (q.soft.max == f64::INFINITY);
+            // Against a lone infinity it is a matter of exponentials that are 0 or nearly so.
+            if p.is_beyond(2.0) || q.is_beyond(2.0) || lone {
+                return Terms::anything(rows.classes());
+            }
+            let is_infinite = p.soft.max.is_infinite() || q.soft.max.is_infinite();
+            let apart = p.spread.max(q.spread) * most(loss_kind(wider));
+            let (a, b, slip) = (p.of, q.of, p.slip + q.slip);
             let z = |w: &[Warped]| w.iter().map(|w| w.z).collect::<Vec<_>>();
             let mut found = divergence_of_logits(&z(&a), &z(&b), is_js);
-            let slip = a_slip + b_slip;
             found.loss = found.loss.or(if slip > 0.0 {
-                4.0 * slip * (slip + found.loss.value.abs().sqrt().min(2.0))
+                4.0 * slip
+                    * (slip + found.loss.value.abs().sqrt().min(2.0) + found.loss.value.abs())
             } else {
                 0.0
             });
             let turn = |wants: Vec<Want>, by: &[Warped]| -> Vec<Want> {
                 let moves = slip * (2.0 + found.loss.value.abs());
+                // Exponentials of float64 are 0 below the normal range, and have a logarithm to them.
+                let low = 4.0 * f64::MIN_POSITIVE * (1e3 + apart);
                 wants
                     .into_iter()
                     .zip(by)
-                    .map(|(w, by)| {
-                        // Exponentials of float64 are 0 below the normal range.
-                        w.or(if slip > 0.0 { moves } else { f64::MIN_POSITIVE })
-                            .along(by.slope)
-                            .or(if by.slope == 1.0 { 0.0 } else { 1e-13 * w.size * by.slope })
-                    })
+                    .map(|(w, by)| gradient_before(by, w.or(moves + low)))
                     .collect()
             };
-            (found.loss.times(1.0 / unit), turn(found.first, &a), turn(found.second, &b))
+            let (grad, second) = (turn(found.first, &a), turn(found.second, &b));
+            Terms { loss: found.loss.times(1.0 / unit), grad, second, is_infinite, penalty: 0.0 }
         })
         .collect();
-    let losses: Vec<Want> = terms.iter().map(|t| t.0).collect();
+    let losses: Vec<Want> = terms.iter().map(|t| t.loss).collect();
     let (each, _, factors) = weighing.reduce(&losses, &live, &[]);
     let name = if is_js { "js_divergence_with_logits" } else { "kl_divergence_with_logits" };
-    let grad = spread(&rows, |row| derived(&terms[row].1, factors[row].over(unit)));
+    let grad = spread(&rows, |row| terms[row].derived(&terms[row].grad, factors[row].over(unit)));
     // The loss has the wider of both types only in the kernel.
     let by = bars(loss_kind(input.kind()));
     compare(name, &input, &wanted, (&each, None, &grad, &[]), by);
     if let Some(second) = &second {
-        let want = spread(&rows, |row| derived(&terms[row].2, factors[row].over(unit)));
+        let want =
+            spread(&rows, |row| terms[row].derived(&terms[row].second, factors[row].over(unit)));
         near(
             &format!("{name} second gradient"),
             float,

@@ -1,7 +1,9 @@
 //! Calls of the losses of elements, and of what is measured of probabilities.
 
-use crate::check::{Want, bars, near};
-use crate::classes::{THREADS, Wanted, Weighing, call, compare, loss_kind, without_nan};
+use crate::check::{Factor, TINY, Want, bars, near};
+use crate::classes::{
+    THREADS, Wanted, Weighing, call, compare, least_step, loss_kind, most, without_nan,
+};
 use crate::draw::{chance, masses, numbers, one_of, shape};
 use crate::memory::{Array, Lies};
 use crate::reference::{divergence_term, log_ratio, sigmoid, softplus, times};
@@ -95,7 +97,11 @@ impl Loss {
                 }
             }
             Self::SoftMargin => {
-                let y = times(t, x);
+                let y = t * x;
+                if y.is_nan() {
+                    let nan = Want::exactly(f64::NAN);
+                    return Term { loss: nan, first: nan, second: nan };
+                }
                 // The product has a rounding of its own, where it is not exact.
                 let slip = 2.0 * f64::EPSILON * y.abs();
                 let slip = if slip.is_finite() { slip } else { 0.0 };
@@ -178,13 +184,18 @@ impl Loss {
                     }
                     let y = (other - mine) / sum;
                     // log(2 mine / sum) = log(1 - y)
-                    let log = if y < 0.5 { (-y).ln_1p() } else { mine.ln() - (0.5 * sum).ln() };
-                    same(0.5 * log)
+                    let log = if y < 0.5 { (-y).ln_1p() } else { log_ratio(mine, 0.5 * sum) };
+                    same(0.5 * log).or(coarse(mine.min(other)))
                 };
                 Term { loss: same(value), first: by(x, t), second: by(t, x) }
             }
         }
     }
+}
+
+/// What a ratio may be wrong by of which a number is near the least ones, where a difference is coarse.
+fn coarse(low: f64) -> f64 {
+    if low > 0.0 { 8.0 * TINY / low } else { 0.0 }
 }
 
 /// `log(p / q)`, at its limits.
@@ -200,10 +211,15 @@ fn of_ratio(p: f64, q: f64) -> Want {
     } else {
         log_ratio(p, q)
     };
-    Want::new(value, value, FEW)
+    Want::new(value, value, FEW).or(coarse(p.min(q)))
 }
 
 fn focal(x: f64, t: f64, alpha: f64, gamma: f64) -> Term {
+    if x.is_infinite() && t != 0.0 && t != 1.0 && t.abs() < 1e-100 {
+        // A power of next to nothing, times infinity.
+        let any = Want::anything();
+        return Term { loss: any, first: any, second: any };
+    }
     let balance = if alpha >= 0.0 { alpha * t + (1.0 - alpha) * (1.0 - t) } else { 1.0 };
     let (up, down) = (sigmoid(x), sigmoid(-x));
     let slope = up * down;
@@ -319,7 +335,7 @@ pub fn run(bytes: &[u8]) -> Result<()> {
     let (w, v) = (repeated(&weight), repeated(&pos_weight));
     let base = if loss.is_information() { one_of(u, &[None, Some(2.0)])? } else { None };
     let unit = base.map_or(1.0, f64::ln);
-    let weighing = Weighing::new(u, &rows, !loss.is_information())?;
+    let weighing = Weighing::new(u, loss_kind(kind), &rows, !loss.is_information())?;
     let has_losses = loss.is_information() || weighing.reduction == Reduction::None;
     let mut wanted = Wanted::new(u, &input, has_losses.then_some(&rows[..]), loss.has_hess())?;
     let mut second = if matches!(loss, Loss::Kl | Loss::Js) && chance(u, 1, 2)? {
@@ -388,12 +404,17 @@ pub fn run(bytes: &[u8]) -> Result<()> {
         sum.slack += term.slack + term.size * classes as f64 * f64::EPSILON;
         if classes > 1 && loss_kind(kind) == Kind::F32 {
             // A row adds numbers of its type, which below the normal range are coarse.
-            sum.slack += f64::from(f32::from_bits(1)) / 2.0;
+            sum.slack += least_step(Kind::F32) / 2.0;
         }
     }
     let share = if loss == Loss::Multilabel { classes as f64 } else { 1.0 };
+    let most = most(loss_kind(kind));
     for sum in &mut sums {
         let by = share * unit;
+        if 4.0 * sum.size > most && sum.value.is_finite() {
+            *sum = Want::anything();
+            continue;
+        }
         *sum = Want { value: sum.value / by, size: sum.size / by, slack: sum.slack / by };
     }
     if classes == 0 {
@@ -401,10 +422,23 @@ pub fn run(bytes: &[u8]) -> Result<()> {
     }
     let live = vec![true; count];
     let (each, answer, factors) = weighing.reduce(&sums, &live, &vec![1.0; count]);
+    // Weight and upstream gradient are multiplied first.
+    let step = least_step(loss_kind(kind));
+    let normal = if step == TINY { f64::MIN_POSITIVE } else { f64::from(f32::MIN_POSITIVE) };
     let derived = |of: fn(&Term) -> Want| -> Vec<Want> {
         (0..n)
             .map(|at| {
-                weighed(of(&terms[at]), w[at]).derived(factors[row_of(at)].over(share * unit))
+                let (want, factor) = (of(&terms[at]), factors[row_of(at)].over(share * unit));
+                // Products below the normal range round more than once.
+                let low = match factor {
+                    Factor::By(by, _) if step == TINY => {
+                        4.0 * TINY * (1.0 + by.abs()) * (1.0 + w[at].abs())
+                    }
+                    Factor::By(by, _) if (by * w[at]).abs() < normal => want.size * step,
+                    Factor::By(by, _) if w[at].abs() < normal => step * by.abs(),
+                    _ => 0.0,
+                };
+                weighed(want, w[at]).derived(factor).or(low)
             })
             .collect()
     };

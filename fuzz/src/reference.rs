@@ -134,17 +134,32 @@ pub fn divergence_term(p: f64, q: f64) -> f64 {
     } else {
         let y = (q - p) / p;
         // Far from each other, the difference of logarithms cancels less than the ratio's has lost.
-        if y.abs() < 0.5 { p * apart(y) } else { q - p * (1.0 + q.ln() - p.ln()) }
+        if y.abs() < 0.5 { p * apart(y) } else { q - p * (1.0 + log_ratio(q, p)) }
     }
 }
 
-/// `log(p / q)`, with the size of its terms.
+/// `log(p / q)`.
 pub fn log_ratio(p: f64, q: f64) -> f64 {
-    if p == 0.0 && q == 0.0 {
-        return f64::NAN;
+    let (y, ratio) = ((p - q) / q, p / q);
+    if y.abs() < 0.5 {
+        y.ln_1p()
+    } else if ratio.is_normal() {
+        ratio.ln()
+    } else {
+        p.ln() - q.ln()
     }
-    let y = (p - q) / q;
-    if y.abs() < 0.5 { y.ln_1p() } else { p.ln() - q.ln() }
+}
+
+/// A sum to the last bit or so (Neumaier, "Rundungsfehleranalyse einiger Verfahren zur Summation endlicher
+/// Summen", 1974).
+pub fn exact_sum(numbers: impl Iterator<Item = f64>) -> f64 {
+    let (mut sum, mut lost) = (0.0, 0.0);
+    for x in numbers {
+        let (next, rest) = two_sum(sum, x);
+        sum = next;
+        lost += rest;
+    }
+    if lost.is_finite() { sum + lost } else { sum }
 }
 
 /// The divergence of rows of logits and its gradients' terms.
@@ -199,8 +214,12 @@ fn kullback_leibler(
     let n = pairs.len() as f64;
     let (mut loss, mut loose) = (0.0, 0.0);
     for (i, (u, d)) in pairs.iter().enumerate() {
+        // However little of a class there is, where the model has none it is impossible.
+        let is_impossible = q.gap[i] == f64::INFINITY && p.gap[i] < f64::INFINITY;
         let (p, q) = (p.p[i], q.p[i]);
-        loss += if p == 0.0 {
+        loss += if is_impossible {
+            f64::INFINITY
+        } else if p == 0.0 {
             q
         } else if u.abs() < 1.0 {
             p * apart(u.exp_m1())
@@ -242,8 +261,8 @@ fn jensen_shannon(
         // D(mine, m) with m - mine = d / 2.
         if mine == 0.0 {
             other / 2.0
-        } else if d / mine > 1e10 {
-            other / 2.0 - mine
+        } else if d > mine {
+            d / 2.0 - mine * log_ratio(mine + d / 2.0, mine)
         } else {
             mine * apart(d / (2.0 * mine))
         }

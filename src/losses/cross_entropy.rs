@@ -109,23 +109,27 @@ impl<const EXACT: bool> Settle for CrossEntropy<'_, EXACT> {
         // One target class alone: its exponential becomes minus the sum of the others.
         let others_alone = hits & spread.simd_eq(zero);
         let (mut loss, mut pull, mut top) = (loss, mass, -row.others);
-        let (mut bend, mut more_at_max) = (one, zero);
+        let (mut bent_pull, mut bend, mut more_at_max) = (pull, one, zero);
         if self.z_loss != 0.0 {
             let z = simd::splat::<S, f64>(simd, self.z_loss);
             let squared = z * row.log_sum_exp;
             loss = squared.mul_add(row.log_sum_exp, loss);
             let more = squared + squared;
-            // What is divided by must not vanish: below this it is lost in what it is a part of.
-            let least = mass.abs() + (z + z).abs();
-            let least = least * simd::splat::<S, f64>(simd, 2f64.powi(-60));
+            // What is divided by must not vanish: below this it is lost in what it is a sum of.
+            let lost = simd::splat::<S, f64>(simd, 2f64.powi(-60));
+            let least = ((mass.abs() + more.abs()) * lost)
+                .max(simd::splat::<S, f64>(simd, 2f64.powi(-1000)));
+            let bent_least = (mass.abs() + (z + z).abs()) * lost;
             pull = mass + more;
+            bent_pull = pull.abs().simd_lt(bent_least).select(bent_least, pull);
             pull = pull.abs().simd_lt(least).select(least, pull);
             at_max += row.upstream * more / all;
-            top = (more * (row.sum / all) - hard * row.others) / pull;
-            bend = one - (z + z) / pull;
+            top = more / pull * (row.sum / all) - hard / pull * row.others;
+            bend = one - (z + z) / bent_pull;
             more_at_max = row.upstream * (z + z) / all / all;
         }
         let scale = row.upstream * pull / row.sum;
+        let bent_scale = row.upstream * bent_pull / row.sum;
         // The gradient is pull p, less the mass at the target.
         let most = pull.abs().max(hard.abs()).max((pull - hard).abs());
         let share = unweighted.select(zero, hard / pull);
@@ -140,11 +144,11 @@ impl<const EXACT: bool> Settle for CrossEntropy<'_, EXACT> {
                 at_max,
             },
             second: Coefficients {
-                a: scale,
+                a: bent_scale,
                 b: bend / row.sum,
                 c: zero,
                 max: row.unique,
-                at_max: scale * row.others / all + more_at_max,
+                at_max: bent_scale * row.others / all + more_at_max,
             },
         };
         Settled { loss, more: [zero; MORE], factors }

@@ -163,13 +163,13 @@ pub(crate) fn log_probability<S: Isa, F: Element>(
     u: S::f64s,
     less_one: S::f64s,
 ) -> S::f64s {
+    // What was lost is divided by it, and the bits of -0 are those of a negative number.
+    let above_zero = c(simd, f64::MIN_POSITIVE).max(u);
     let log = if F::KIND == Kind::F64 {
         let lost = less_one - (u - c(simd, 1.0));
-        // What was lost of it is divided by u.
-        let u = c(simd, f64::MIN_POSITIVE).max(u);
-        log_exact(simd, u, less_one, lost, c(simd, 0.0))
+        log_exact(simd, above_zero, less_one, lost, c(simd, 0.0))
     } else {
-        short_log(simd, u, less_one)
+        short_log(simd, above_zero, less_one)
     };
     u.simd_eq(u).select(log, u)
 }
