@@ -342,6 +342,23 @@ def test_cross_entropy_is_entropy_plus_kl_divergence(rng):
     assert_within(F.cross_entropy(x, t, reduction="none"), parts.astype(np.longdouble), 6)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("gap", np.arange(700, 750, 0.125))
+def test_divergences_of_logits_with_masses_at_the_end_of_the_range(dtype, gap):
+    """Shares of the least exponentials that float64 has."""
+    p = np.array([0.0] * 8 + [1000, 0], dtype)
+    q = np.array([400.0] * 8 + [400 - gap, 400], dtype)
+    for x, y in ((p, q), (q, p)):
+        js, *grads = F.js_divergence_with_logits(x, y, axis=0, base=2, return_grad="both")
+        assert js == 1
+        assert all(np.isfinite(grad).all() for grad in grads)
+    gap = np.float64(q[0] - q[8])
+    kl = F.kl_divergence_with_logits(p, q, axis=0)
+    assert kl == pytest.approx(gap + np.log(9), rel=2e-7)
+    kl = F.kl_divergence_with_logits(q, p, axis=0)
+    assert kl == pytest.approx(1000 - np.log(9), rel=2e-7)
+
+
 def test_known_coins_and_dice():
     assert F.entropy(np.array([0.5, 0.5]), base=2) == 1
     assert F.entropy(np.full(8, 0.125), base=2) == 3

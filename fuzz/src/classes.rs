@@ -188,6 +188,12 @@ fn bent(slope: f64, size: f64) -> f64 {
     if slope == 1.0 { 0.0 } else { size * (slope * 1e-13 + 1e5 * f64::MIN_POSITIVE) + 4.0 * TINY }
 }
 
+/// What products below the normal range may be wrong by, where a slope comes last.
+fn lowest(row: &[Warped]) -> f64 {
+    let steepest = row.iter().fold(1.0, |most: f64, w| most.max(w.slope));
+    1e3 * TINY * steepest * steepest
+}
+
 /// What becomes of losses: the options, and their reference.
 pub struct Weighing {
     /// The type of the losses.
@@ -276,6 +282,12 @@ impl Weighing {
             .iter()
             .zip(&weights)
             .map(|(l, w)| Want { slack: l.slack + l.size * f64::EPSILON, ..*l }.times(*w))
+            .enumerate()
+            .map(|(i, l)| match counted.get(i) {
+                // Weights are multiplied first.
+                Some(c) if *c > 0.0 && *c < 1.0 => l.or(TINY * (losses[i].size / c).min(1e300)),
+                _ => l,
+            })
             .collect();
         let sum = |of: fn(&Want) -> f64| each.iter().map(of).sum::<f64>();
         let total = Want::new(sum(|l| l.value), sum(|l| l.size), 4.0 + n).or(sum(|l| l.slack));
@@ -501,6 +513,8 @@ struct Terms {
     is_infinite: bool,
     /// What every derivative has of the penalty on the log-sum-exp, which may overflow.
     penalty: f64,
+    /// What products below the normal range, which round more than once, may be wrong by.
+    low: f64,
 }
 
 impl Terms {
@@ -512,6 +526,7 @@ impl Terms {
             second: all,
             is_infinite: false,
             penalty: 0.0,
+            low: 0.0,
         }
     }
 
@@ -521,18 +536,16 @@ impl Terms {
             Factor::By(by, _) => (self.penalty * by).abs() > 1e37 && !self.is_infinite,
             Factor::Dead => false,
         };
-        // Products below the normal range round more than once.
-        let low = 1e3 * TINY;
         let of = |want: &Want| match by {
             _ if is_guess => Want::anything(),
-            Factor::By(..) => want.derived(by).or(low),
+            Factor::By(..) => want.derived(by).or(self.low),
             Factor::Dead => want.derived(by),
         };
         wants.iter().map(of).collect()
     }
 }
 
-fn of_masses(q: &[f64], cancels: bool, z_loss: f64, row: &Row) -> Terms {
+fn of_masses(q: &[f64], cancels: bool, z_loss: f64, kind: Kind, row: &Row) -> Terms {
     let Row { of: w, soft: s, slip, .. } = row;
     let n = q.len() as f64;
     let heaviest = q.iter().fold(1.0, |most: f64, q| most.max(q.abs()));
@@ -551,10 +564,28 @@ fn of_masses(q: &[f64], cancels: bool, z_loss: f64, row: &Row) -> Terms {
     let loose = if z_loss == 0.0 { 0.0 } else { (z_loss * lse).abs() * 4.0 * (lost + slip) };
     let nan = s.undefined;
     let value = if nan { f64::NAN } else { value };
+    // A mass of float32 below the normal range is coarse.
+    let step = |q: f64| {
+        let is_low = q != 0.0 && q.abs() < f64::from(f32::MIN_POSITIVE);
+        if is_low && kind == Kind::F32 { least_step(kind) } else { 0.0 }
+    };
+    let coarse = sum(&|i| times(step(q[i]), s.neglog[i]));
+    let any_step = q.iter().copied().map(step).fold(0.0, f64::max);
+    // What the room of an exponential ends at.
+    let nothing = if kind == Kind::F64 { TINY } else { 2f64.powi(-205) };
+    // Targets of next to no mass at all are nothing in the kernel's unit.
+    let lost_mass = if cancels && all.abs() < 1e-140 { all.abs() } else { 0.0 };
     let loss = Want::new(value + square, size + square.abs(), roundings)
-        .or(loose + slip * 2.0 * all.abs());
+        .or(loose + slip * 2.0 * all.abs() + coarse);
     let more = if z_loss == 0.0 { 0.0 } else { 2.0 * z_loss * lse };
-    let more_slip = if z_loss == 0.0 { 0.0 } else { 2.0 * z_loss.abs() * (lost + slip) };
+    let more_slip = if z_loss == 0.0 {
+        0.0
+    } else if more.abs() < 1e-140 {
+        // Nothing, in the kernel's unit.
+        more.abs()
+    } else {
+        2.0 * z_loss.abs() * (lost + slip)
+    };
     let mut grad = Vec::with_capacity(q.len());
     let mut hess = Vec::with_capacity(q.len());
     for i in 0..q.len() {
@@ -564,12 +595,15 @@ fn of_masses(q: &[f64], cancels: bool, z_loss: f64, row: &Row) -> Terms {
         let mut size = if cancels { times(p, all.abs()).max(q[i].abs()) } else { 0.0 };
         size += times(more.abs(), p);
         // Of an exponential below the normal range.
-        let low = 4.0 * TINY * (1.0 + all.abs() + more.abs().min(f64::MAX));
-        let by_z =
-            Want::new(by_z, size, roundings).or(more_slip * p + slip * (size + by_z.abs()) + low);
+        let low = 4.0 * nothing * (1.0 + all.abs() + more.abs().min(f64::MAX)) + lost_mass;
+        let by_z = Want::new(by_z, size, roundings)
+            .or(more_slip * p + slip * (size + by_z.abs()) + low + step(q[i]));
         let curve = times(times(all + more, p), rest) + 2.0 * z_loss * p * p;
         let size = times(times(all.abs() + more.abs(), p), rest) + 2.0 * (z_loss * p * p).abs();
-        let by_z2 = Want::new(curve, size, roundings).or(more_slip * p + slip * size * 4.0 + low);
+        // The penalty's part of a slope is known to 2^-60 of what it bends by.
+        let bend = (2.0 * z_loss).abs() * 2f64.powi(-59) * p;
+        let by_z2 =
+            Want::new(curve, size, roundings).or(more_slip * p + slip * size * 4.0 + low + bend);
         if w[i].slope == 0.0 && s.undefined {
             grad.push(Want::anything());
             hess.push(Want::anything());
@@ -580,7 +614,7 @@ fn of_masses(q: &[f64], cancels: bool, z_loss: f64, row: &Row) -> Terms {
     }
     // With a penalty on it, an infinite log-sum-exp is in every class.
     let is_infinite = lse.is_infinite() || !all.is_finite();
-    Terms { loss, grad, second: hess, is_infinite, penalty: more }
+    Terms { loss, grad, second: hess, is_infinite, penalty: more, low: lowest(w) + 16.0 * any_step }
 }
 
 /// All masses but one.
@@ -666,6 +700,7 @@ fn cross_entropy(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Resu
                 &q,
                 soft || smoothing > 0.0,
                 z_loss,
+                loss_kind(input.kind()),
                 &warped(&rows, &warp, &x, input.kind(), row),
             )
         })
@@ -844,7 +879,14 @@ fn entropy(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()>
             };
             let (grad, hess) = (0..w.len()).map(derive).unzip();
             let is_infinite = s.max.is_infinite();
-            Terms { loss: loss.times(1.0 / unit), grad, second: hess, is_infinite, penalty: 0.0 }
+            Terms {
+                loss: loss.times(1.0 / unit),
+                grad,
+                second: hess,
+                is_infinite,
+                penalty: 0.0,
+                low: lowest(&w),
+            }
         })
         .collect();
     let losses: Vec<Want> = terms.iter().map(|t| t.loss).collect();
@@ -929,13 +971,13 @@ fn tokens(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()> 
         if !w.iter().any(|w| w.z.is_nan()) {
             let above = w.iter().filter(|c| c.z > w[y].z).count() as f64;
             // Logits that a warp made equal, or nearly so, may come out in either order.
-            let close = |c: &&Warped| c.z != w[y].z && (c.z - w[y].z).abs() <= 2.0 * slip;
+            let close = |c: &&Warped| slip > 0.0 && (c.z - w[y].z).abs() <= 2.0 * slip;
             let unsure = w.iter().filter(close).count() as f64;
             let got = ranks[row];
             assert!((got - above).abs() <= unsure, "rank {got}, not {above}");
             if has_top && !s.undefined {
                 let at_max = w.iter().filter(|c| c.z == s.max).count() as f64;
-                let near = |c: &&Warped| c.z != s.max && s.max - c.z <= 2.0 * slip;
+                let near = |c: &&Warped| slip > 0.0 && s.max - c.z <= 2.0 * slip;
                 let unsure = w.iter().filter(near).count() as f64;
                 let got = tied[row];
                 assert!((got - at_max).abs() <= unsure, "{got} classes at the top, not {at_max}");
@@ -1058,7 +1100,14 @@ fn divergences(u: &mut Unstructured<'_>, rows: Rows, mut input: Array, is_js: bo
                     .collect()
             };
             let (grad, second) = (turn(found.first, &a), turn(found.second, &b));
-            Terms { loss: found.loss.times(1.0 / unit), grad, second, is_infinite, penalty: 0.0 }
+            Terms {
+                loss: found.loss.times(1.0 / unit),
+                grad,
+                second,
+                is_infinite,
+                penalty: 0.0,
+                low: lowest(&a).max(lowest(&b)),
+            }
         })
         .collect();
     let losses: Vec<Want> = terms.iter().map(|t| t.loss).collect();

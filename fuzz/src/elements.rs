@@ -6,7 +6,7 @@ use crate::classes::{
 };
 use crate::draw::{chance, masses, numbers, one_of, shape};
 use crate::memory::{Array, Lies};
-use crate::reference::{divergence_term, log_ratio, sigmoid, softplus, times};
+use crate::reference::{apart, divergence_term, log_ratio, sigmoid, softplus, times};
 use arbitrary::{Result, Unstructured};
 use crossent::error::Error;
 use crossent::float::Kind;
@@ -172,7 +172,7 @@ impl Loss {
                     f64::NAN
                 } else {
                     // m is half of the sum; no term is lost where that is subnormal.
-                    0.25 * (divergence_term(2.0 * x, x + t) + divergence_term(2.0 * t, x + t))
+                    0.25 * (to_mean(x, t) + to_mean(t, x))
                 };
                 let by = |mine: f64, other: f64| {
                     let sum = mine + other;
@@ -198,6 +198,12 @@ fn coarse(low: f64) -> f64 {
     if low > 0.0 { 8.0 * TINY / low } else { 0.0 }
 }
 
+/// The term from `2p` to the sum of both, which rounds.
+fn to_mean(p: f64, q: f64) -> f64 {
+    let y = (q - p) / (2.0 * p);
+    if y.abs() < 0.25 { 2.0 * p * apart(y) } else { divergence_term(2.0 * p, p + q) }
+}
+
 /// `log(p / q)`, at its limits.
 fn of_ratio(p: f64, q: f64) -> Want {
     let value = if p == f64::INFINITY && q == f64::INFINITY {
@@ -215,7 +221,7 @@ fn of_ratio(p: f64, q: f64) -> Want {
 }
 
 fn focal(x: f64, t: f64, alpha: f64, gamma: f64) -> Term {
-    if x.is_infinite() && t != 0.0 && t != 1.0 && t.abs() < 1e-100 {
+    if x.is_infinite() && t != 0.0 && t.powf(gamma + 2.0) < 1e-300 {
         // A power of next to nothing, times infinity.
         let any = Want::anything();
         return Term { loss: any, first: any, second: any };
@@ -432,7 +438,7 @@ pub fn run(bytes: &[u8]) -> Result<()> {
                 // Products below the normal range round more than once.
                 let low = match factor {
                     Factor::By(by, _) if step == TINY => {
-                        4.0 * TINY * (1.0 + by.abs()) * (1.0 + w[at].abs())
+                        4.0 * TINY * (1.0 + by.abs()) * (1.0 + w[at].abs()) * (1.0 + want.size)
                     }
                     Factor::By(by, _) if (by * w[at]).abs() < normal => want.size * step,
                     Factor::By(by, _) if w[at].abs() < normal => step * by.abs(),
@@ -445,6 +451,11 @@ pub fn run(bytes: &[u8]) -> Result<()> {
     let grad = derived(|t| t.first);
     let hess = derived(|t| t.second);
     let mut by = bars(loss_kind(kind));
+    // A mean of many losses, of which one outweighs the others, is no better than a multiple of it.
+    let terms = if has_losses { classes } else { n };
+    if loss.takes_logits() && loss_kind(kind) == Kind::F32 && terms > 64 {
+        by.loss = 3.5;
+    }
     if let Loss::Focal { .. } = loss {
         (by.loss, by.derivative) = (5.0, 20.0);
     }

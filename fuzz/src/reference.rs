@@ -115,7 +115,7 @@ impl Warp {
 }
 
 /// `y - log(1 + y)`, for `y >= -1`.
-fn apart(y: f64) -> f64 {
+pub fn apart(y: f64) -> f64 {
     if y.abs() > 0.02 {
         return y - y.ln_1p();
     }

@@ -47,6 +47,9 @@ pub(crate) fn apart<S: Isa, F: Element>(
         let far = q.simd_lt(p * c(2f64.powi(-400)));
         numerator = far.select(q * c(2f64.powi(300)), q);
         steps = tiny.select(c(200.0), zero) - far.select(c(300.0), zero);
+    } else {
+        // A share of exponentials at the end of the range has no reciprocal, and no weight either.
+        denominator = c(f64::MIN_POSITIVE).max(p);
     }
     let inverse = one / denominator;
     let ratio = numerator * inverse;
