@@ -245,6 +245,20 @@ def test_minus_zero_is_zero(dtype, n):
                 np.testing.assert_array_equal(a, b, str((function, zeros)))
 
 
+@pytest.mark.parametrize("classes", [2, 5, 10, 64])
+def test_a_mean_that_one_loss_outweighs(classes, rng):
+    """Its ulp may be half as large, for its size, as that of the loss."""
+    x = np.full((4000, classes), -60, np.float32)
+    x[:, 1] = rng.uniform(2, 9, 4000)
+    t = np.zeros_like(x)
+    t[:, 1] = rng.uniform(0, 1e-5, 4000)
+    of = elements.bce_with_logits(x, t).loss
+    want = np.asarray(of).astype(np.longdouble).mean(axis=1)
+    assert_within(F.multilabel_soft_margin_loss(x, t, reduction="none"), want, 2)
+    means = [F.binary_cross_entropy_with_logits(a, b) for a, b in zip(x, t, strict=True)]
+    assert_within(np.array(means), want, 2)
+
+
 def test_focal_without_focus_is_the_cross_entropy():
     x = np.random.default_rng(1).standard_normal(1001).astype(np.float32) * 9
     t = (x > 3).astype(np.float32)

@@ -574,7 +574,8 @@ fn of_masses(q: &[f64], cancels: bool, z_loss: f64, kind: Kind, row: &Row) -> Te
     // What the room of an exponential ends at.
     let nothing = if kind == Kind::F64 { TINY } else { 2f64.powi(-205) };
     // Targets of next to no mass at all are nothing in the kernel's unit.
-    let lost_mass = if cancels && all.abs() < 1e-140 { all.abs() } else { 0.0 };
+    let is_lost = (cancels || z_loss != 0.0) && all.abs() < 1e-140;
+    let lost_mass = if is_lost { all.abs() } else { 0.0 };
     let loss = Want::new(value + square, size + square.abs(), roundings)
         .or(loose + slip * 2.0 * all.abs() + coarse);
     let more = if z_loss == 0.0 { 0.0 } else { 2.0 * z_loss * lse };

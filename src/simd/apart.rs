@@ -39,18 +39,19 @@ pub(crate) fn apart<S: Isa, F: Element>(
     let wide = F::KIND == Kind::F64;
 
     // Of f64, quotients may leave the range: in units of 2^200 and 2^300 they do not.
-    let (mut denominator, mut numerator, mut unit, mut steps) = (p, q, one, zero);
-    if wide {
+    let (denominator, numerator, unit, steps) = if wide {
         let tiny = p.simd_lt(c(2f64.powi(-900)));
-        denominator = tiny.select(p * c(2f64.powi(200)), p);
-        unit = tiny.select(c(2f64.powi(200)), one);
         let far = q.simd_lt(p * c(2f64.powi(-400)));
-        numerator = far.select(q * c(2f64.powi(300)), q);
-        steps = tiny.select(c(200.0), zero) - far.select(c(300.0), zero);
+        (
+            tiny.select(p * c(2f64.powi(200)), p),
+            far.select(q * c(2f64.powi(300)), q),
+            tiny.select(c(2f64.powi(200)), one),
+            tiny.select(c(200.0), zero) - far.select(c(300.0), zero),
+        )
     } else {
         // A share of exponentials at the end of the range has no reciprocal, and no weight either.
-        denominator = c(f64::MIN_POSITIVE).max(p);
-    }
+        (c(f64::MIN_POSITIVE).max(p), q, one, zero)
+    };
     let inverse = one / denominator;
     let ratio = numerator * inverse;
     let near = d * inverse;
