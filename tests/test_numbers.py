@@ -330,6 +330,16 @@ def test_large_logits_far_from_each_other_in_memory(dtype, share, axis, rng):
     assert np.array_equal(F.softmax(x, axis=axis).sum(axis=axis), [1, 1, 1])
 
 
+def test_losses_near_the_largest_float64():
+    """Where products are split in two, the halves of such numbers overflow."""
+    x = np.array([[0.0, 8e307, 1.0], [-8e307, 3e303, 5e302]])
+    t = np.array([[0.5, 0.25, 0.25], [0.5, 0.3, 0.2]])
+    got = F.cross_entropy(x, t, reduction="none", label_smoothing=0.1)
+    q = 0.9 * t + 0.1 / 3
+    want = np.sum(q * (x.max(axis=1, keepdims=True) - x), axis=1)
+    np.testing.assert_allclose(got, want, rtol=1e-15)
+
+
 @ALL_TYPES
 def test_masked_logits_off_the_target(dtype):
     x = np.array([[1, -INF, 2, 0], [-INF, 3, -INF, -INF]], dtype)
