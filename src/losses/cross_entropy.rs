@@ -182,9 +182,8 @@ impl<const EXACT: bool> CrossEntropy<'_, EXACT> {
         let [some, some_low] = two_sum(parts[0][0], parts[1][0]);
         let [all, all_low] = two_sum(some, parts[2][0]);
         let low = (some_low + all_low) + (parts[0][1] + parts[1][1] + parts[2][1]);
-        // An infinite loss has a NaN for what it lost; so has one so large that, where nothing is fused,
-        // the parts of a product overflow.
-        low.abs().simd_lt(simd::splat::<S, f64>(simd, f64::INFINITY)).select(all + low, all)
+        // An infinite loss has a NaN for what it lost.
+        all.abs().simd_lt(simd::splat::<S, f64>(simd, f64::INFINITY)).select(all + low, all)
     }
 }
 
