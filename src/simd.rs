@@ -767,8 +767,8 @@ pub(crate) fn polynomial<S: Isa, F: Element, const N: usize>(
 }
 
 /// What the rounding of a product took from it: `a b - product`, exactly. Without fused arithmetic by
-/// Veltkamp's splitting and Dekker's product (Numerische Mathematik 18, 1971); 0 where that
-/// overflows.
+/// Veltkamp's splitting and Dekker's product (Numerische Mathematik 18, 1971); 0 where a part
+/// of that is out of range.
 #[inline(always)]
 pub(crate) fn lost<S: Isa>(simd: S, a: S::f64s, b: S::f64s, product: S::f64s) -> S::f64s {
     if S::FUSED {
@@ -779,8 +779,9 @@ pub(crate) fn lost<S: Isa>(simd: S, a: S::f64s, b: S::f64s, product: S::f64s) ->
     let (high_a, high_b) = (far_a - (far_a - a), far_b - (far_b - b));
     let (a, a_low, b, b_low) = (high_a, a - high_a, high_b, b - high_b);
     let lost = ((a * b - product) + a * b_low + a_low * b) + a_low * b_low;
-    // Above 2^996 a part overflows.
-    lost.simd_eq(lost).select(lost, splat::<S, f64>(simd, 0.0))
+    // Above 2^996 a part overflows, below 2^-968 one rounds.
+    let known = lost.simd_eq(lost) & product.abs().simd_gt(splat::<S, f64>(simd, 2f64.powi(-960)));
+    known.select(lost, splat::<S, f64>(simd, 0.0))
 }
 
 /// Copies past the caches.
