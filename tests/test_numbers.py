@@ -313,7 +313,9 @@ def test_four_equal_large_logits(size):
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize(("dtype", "share"), [(np.float32, 0.25), (np.float64, 0.25), (np.float32, 1e-9)])
+@pytest.mark.parametrize(
+    "dtype, share", [(np.float32, 0.25), (np.float64, 0.25), (np.float32, 1e-9)]
+)
 def test_large_logits_far_from_each_other_in_memory(dtype, share, axis, rng):
     """Parts of a row are summarised apart, each by a unit near its own maximum."""
     largest = float(np.finfo(dtype).max) * share
