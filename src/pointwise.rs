@@ -556,7 +556,8 @@ fn compute<F: Element, L: Pointwise>(
     loss: &L,
     upstream: f64,
     from: &Sources<'_, F>,
-    (wanted, few): (u8, bool),
+    wanted: u8,
+    few: bool,
     to: [&mut [F]; 3],
 ) -> Seen {
     #[inline(never)]
@@ -564,7 +565,8 @@ fn compute<F: Element, L: Pointwise>(
         simd: S,
         loss: &L,
         upstream: f64,
-        (from, few): (&Sources<'_, F>, bool),
+        from: &Sources<'_, F>,
+        few: bool,
         [value, first, second]: [&mut [F]; 3],
     ) -> Seen {
         simd.vectorize(
@@ -669,25 +671,24 @@ fn compute<F: Element, L: Pointwise>(
         )
     }
     let plain = from.weights.is_none();
-    let from = (from, few);
     dispatch!(simd::level(), s => match (wanted, plain) {
         (wanted::VALUE, true) => {
-            kernel::<{ wanted::VALUE }, true, _, F, L>(s, loss, upstream, from, to)
+            kernel::<{ wanted::VALUE }, true, _, F, L>(s, loss, upstream, from, few, to)
         }
         (wanted::VALUE, false) if L::MOST >= wanted::FIRST => {
-            kernel::<{ wanted::VALUE }, false, _, F, L>(s, loss, upstream, from, to)
+            kernel::<{ wanted::VALUE }, false, _, F, L>(s, loss, upstream, from, few, to)
         }
         (wanted::FIRST, true) if L::MOST >= wanted::FIRST => {
-            kernel::<{ wanted::FIRST }, true, _, F, L>(s, loss, upstream, from, to)
+            kernel::<{ wanted::FIRST }, true, _, F, L>(s, loss, upstream, from, few, to)
         }
         (wanted::FIRST, false) if L::MOST >= wanted::FIRST => {
-            kernel::<{ wanted::FIRST }, false, _, F, L>(s, loss, upstream, from, to)
+            kernel::<{ wanted::FIRST }, false, _, F, L>(s, loss, upstream, from, few, to)
         }
         (_, true) if L::MOST >= wanted::SECOND => {
-            kernel::<{ wanted::SECOND }, true, _, F, L>(s, loss, upstream, from, to)
+            kernel::<{ wanted::SECOND }, true, _, F, L>(s, loss, upstream, from, few, to)
         }
         (_, false) if L::MOST >= wanted::SECOND => {
-            kernel::<{ wanted::SECOND }, false, _, F, L>(s, loss, upstream, from, to)
+            kernel::<{ wanted::SECOND }, false, _, F, L>(s, loss, upstream, from, few, to)
         }
         _ => unreachable!("no call asks a loss for more than it has"),
     })
@@ -847,7 +848,7 @@ impl<L: Pointwise> Job<'_, L> {
             resize(buffer, if is_wanted { len } else { 0 }, F::default());
         }
         let into = [&mut s.value[..], &mut s.first[..], &mut s.second[..]];
-        let seen = compute(&self.loss, of_all, &from, (wanted, self.sums_few(to)), into);
+        let seen = compute(&self.loss, of_all, &from, wanted, self.sums_few(to), into);
 
         let mut found = Found::default();
         found.sum.add(seen.sum);

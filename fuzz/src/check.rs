@@ -93,7 +93,17 @@ fn format(kind: Kind) -> (i32, i32, f64) {
     }
 }
 
-/// The distance between neighbours at a value.
+/// The type that is computed in, which is that of losses.
+pub fn loss_kind(input: Kind) -> Kind {
+    if input == Kind::F64 { Kind::F64 } else { Kind::F32 }
+}
+
+/// The largest number of a type.
+pub fn most(kind: Kind) -> f64 {
+    format(kind).2
+}
+
+/// The distance between neighbours at a value; at 0, the least number of the type.
 pub fn ulp(x: f64, kind: Kind) -> f64 {
     let (digits, least, _) = format(kind);
     let exponent = if x == 0.0 || !x.is_finite() {
@@ -130,8 +140,7 @@ pub fn bars(kind: Kind) -> Bars {
 #[track_caller]
 pub fn near(what: &str, kind: Kind, got: &[f64], want: &[Want], bar: f64) {
     assert_eq!(got.len(), want.len(), "{what}");
-    let largest = format(kind).2;
-    let computed = if kind == Kind::F64 { f64::MAX } else { f64::from(f32::MAX) };
+    let (largest, computed) = (most(kind), most(loss_kind(kind)));
     for (i, (&got, want)) in got.iter().zip(want).enumerate() {
         let Want { value, size, slack } = *want;
         // What a rounding took is not known of the largest numbers where nothing is fused.

@@ -1,6 +1,6 @@
 //! Calls of the softmax family.
 
-use crate::check::{Bars, Factor, TINY, Want, bars, near};
+use crate::check::{Bars, Factor, TINY, Want, bars, loss_kind, most, near, ulp};
 use crate::draw::{Random, chance, masses, numbers, one_of, shape};
 use crate::memory::{Array, Lies};
 use crate::reference::{Softmax, Warp, Warped, divergence_of_logits, exact_sum, softmax, times};
@@ -18,21 +18,6 @@ const INTEGERS: [Kind; 8] =
 
 /// Of which small calls take one.
 pub const THREADS: usize = 3;
-
-/// The type of a loss.
-pub fn loss_kind(input: Kind) -> Kind {
-    if input == Kind::F64 { Kind::F64 } else { Kind::F32 }
-}
-
-/// The largest number of a type.
-pub fn most(kind: Kind) -> f64 {
-    if kind == Kind::F64 { f64::MAX } else { f64::from(f32::MAX) }
-}
-
-/// The least number of a type, which a mean gap is rounded to.
-pub fn least_step(kind: Kind) -> f64 {
-    if kind == Kind::F64 { TINY } else { f64::from(f32::from_bits(1)) }
-}
 
 /// One call. `Err` where the bytes did not make one.
 pub fn run(bytes: &[u8]) -> Result<()> {
@@ -153,16 +138,20 @@ fn warped(rows: &Rows, warp: &Warp, x: &[f64], kind: Kind, row: usize) -> Row {
         })
         .collect();
     let z: Vec<f64> = of.iter().map(|w| w.z).collect();
-    let finite = || z.iter().copied().filter(|z| z.is_finite());
     let most = most(loss_kind(kind));
-    let (low, high) = finite().fold((0.0, 0.0), |(l, h): (f64, f64), z| (l.min(z), h.max(z)));
-    let slip = if warp.is_exact() { 0.0 } else { 16.0 * f64::EPSILON * high.max(-low) };
-    let (least, largest) =
-        finite().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), z| (z.min(l), z.max(h)));
-    let spread = if largest > least { largest / most - least / most } else { 0.0 };
+    let (least, largest) = z
+        .iter()
+        .filter(|z| z.is_finite())
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), z| (z.min(l), z.max(h)));
+    let any = largest >= least;
+    let slip = if warp.is_exact() || !any {
+        0.0
+    } else {
+        16.0 * f64::EPSILON * largest.abs().max(least.abs())
+    };
+    let spread = if any { largest / most - least / most } else { 0.0 };
     let overflowed = (0..rows.classes())
-        .any(|c| x[rows.at(row, c)].is_finite() && z[c].abs() > most && z[c] != f64::NEG_INFINITY)
-        || finite().any(|z| z.abs() > most);
+        .any(|c| x[rows.at(row, c)].is_finite() && z[c].abs() > most && z[c] != f64::NEG_INFINITY);
     Row { soft: softmax(&z), of, slip, spread, overflowed }
 }
 
@@ -301,7 +290,7 @@ impl Weighing {
             _ => {
                 let factor = w * (g / by);
                 let is_low = self.kind == Kind::F32 && factor.abs() < f64::from(f32::MIN_POSITIVE);
-                Factor::By(factor, if is_low { least_step(self.kind) } else { 0.0 })
+                Factor::By(factor, if is_low { ulp(0.0, self.kind) } else { 0.0 })
             }
         };
         let factors =
@@ -567,7 +556,7 @@ fn of_masses(q: &[f64], cancels: bool, z_loss: f64, kind: Kind, row: &Row) -> Te
     // A mass of float32 below the normal range is coarse.
     let step = |q: f64| {
         let is_low = q != 0.0 && q.abs() < f64::from(f32::MIN_POSITIVE);
-        if is_low && kind == Kind::F32 { least_step(kind) } else { 0.0 }
+        if is_low && kind == Kind::F32 { ulp(0.0, kind) } else { 0.0 }
     };
     let coarse = sum(&|i| times(step(q[i]), s.neglog[i]));
     let any_step = q.iter().copied().map(step).fold(0.0, f64::max);
@@ -850,7 +839,7 @@ fn entropy(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()>
     got.unwrap_or_else(|error| panic!("refused: {error}"));
     let roundings = 64.0 + rows.classes() as f64;
     let live = vec![true; rows.count()];
-    let mean_step = least_step(loss_kind(input.kind()));
+    let mean_step = ulp(0.0, loss_kind(input.kind()));
     let terms: Vec<Terms> = (0..rows.count())
         .map(|row| {
             let row = warped(&rows, &warp, &x, input.kind(), row);
@@ -996,7 +985,7 @@ fn tokens(u: &mut Unstructured<'_>, rows: Rows, mut input: Array) -> Result<()> 
                         * 4.0
                         * (800.0 + gap + mean_gap + gaps)
                         * (g.abs() + h.abs())
-                        + p * h.abs() * least_step(float);
+                        + p * h.abs() * ulp(0.0, float);
                     gradient_before(
                         &w[i],
                         Want::new(of_log + of_entropy, size, roundings).or(moves),

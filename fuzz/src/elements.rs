@@ -1,9 +1,7 @@
 //! Calls of the losses of elements, and of what is measured of probabilities.
 
-use crate::check::{Factor, TINY, Want, bars, near};
-use crate::classes::{
-    THREADS, Wanted, Weighing, call, compare, least_step, loss_kind, most, without_nan,
-};
+use crate::check::{Factor, TINY, Want, bars, loss_kind, most, near, ulp};
+use crate::classes::{THREADS, Wanted, Weighing, call, compare, without_nan};
 use crate::draw::{chance, masses, numbers, one_of, shape};
 use crate::memory::{Array, Lies};
 use crate::reference::{apart, divergence_term, log_ratio, sigmoid, softplus, times};
@@ -410,7 +408,7 @@ pub fn run(bytes: &[u8]) -> Result<()> {
         sum.slack += term.slack + term.size * classes as f64 * f64::EPSILON;
         if classes > 1 && loss_kind(kind) == Kind::F32 {
             // A row adds numbers of its type, which below the normal range are coarse.
-            sum.slack += least_step(Kind::F32) / 2.0;
+            sum.slack += ulp(0.0, Kind::F32) / 2.0;
         }
     }
     let share = if loss == Loss::Multilabel { classes as f64 } else { 1.0 };
@@ -429,7 +427,7 @@ pub fn run(bytes: &[u8]) -> Result<()> {
     let live = vec![true; count];
     let (each, answer, factors) = weighing.reduce(&sums, &live, &vec![1.0; count]);
     // Weight and upstream gradient are multiplied first.
-    let step = least_step(loss_kind(kind));
+    let step = ulp(0.0, loss_kind(kind));
     let normal = if step == TINY { f64::MIN_POSITIVE } else { f64::from(f32::MIN_POSITIVE) };
     let derived = |of: fn(&Term) -> Want| -> Vec<Want> {
         (0..n)

@@ -108,13 +108,13 @@ impl<const EXACT: bool> Settle for CrossEntropy<'_, EXACT> {
             row.upstream * mass_rest / all - row.upstream * mass_max / row.sum * row.others;
         // One target class alone: its exponential becomes minus the sum of the others.
         let others_alone = hits & spread.simd_eq(zero);
-        let (mut loss, mut pull, mut top) = (loss, mass, -row.others);
+        let (mut loss, mut pull, mut more) = (loss, mass, zero);
         let (mut bent_pull, mut bend, mut more_at_max) = (pull, one, zero);
         if self.z_loss != 0.0 {
             let z = simd::splat::<S, f64>(simd, self.z_loss);
             let squared = z * row.log_sum_exp;
             loss = squared.mul_add(row.log_sum_exp, loss);
-            let more = squared + squared;
+            more = squared + squared;
             // What is divided by must not vanish: below this it is lost in what it is a sum of.
             let lost = simd::splat::<S, f64>(simd, 2f64.powi(-60));
             let least = ((mass.abs() + more.abs()) * lost)
@@ -124,7 +124,6 @@ impl<const EXACT: bool> Settle for CrossEntropy<'_, EXACT> {
             bent_pull = pull.abs().simd_lt(bent_least).select(bent_least, pull);
             pull = pull.abs().simd_lt(least).select(least, pull);
             at_max += row.upstream * more / all;
-            top = more / pull * (row.sum / all) - hard / pull * row.others;
             bend = one - (z + z) / bent_pull;
             more_at_max = row.upstream * (z + z) / all / all;
         }
@@ -133,6 +132,11 @@ impl<const EXACT: bool> Settle for CrossEntropy<'_, EXACT> {
         // The gradient is pull p, less the mass at the target.
         let most = pull.abs().max(hard.abs()).max((pull - hard).abs());
         let share = unweighted.select(zero, hard / pull);
+        let top = if self.z_loss == 0.0 {
+            -row.others
+        } else {
+            more / pull * (row.sum / all) - share * row.others
+        };
         let factors = Factors {
             keep: others_alone.select(zero, one),
             patch: others_alone.select(top, -(share * row.sum)),
