@@ -20,8 +20,9 @@ use crate::view::{Rows, RowsMut, Span, Spans};
 use fearless_simd::prelude::*;
 use std::ops::Range;
 
-/// Bytes of an array that a tile takes: what is staged and computed fits the first-level cache.
-const TILE: usize = 8 << 10;
+/// Bytes of an array that a tile takes: what is computed and looked at again fits the first-level cache,
+/// and what calls cost by the tile is little.
+const TILE: usize = 16 << 10;
 /// Elements that a thread draws at a time.
 const SPAN: usize = 64 << 10;
 /// Rows that a thread draws at the least, where neighbours in memory are rows.

@@ -72,7 +72,9 @@ impl Pointwise for WithLogits {
         let rest = c(1.0) - t;
         let small = logistic.small(simd);
         let first = logistic.by_sign(simd, rest - small, small - t);
-        let holds = logistic.holds(simd) & t.simd_ge(c(0.0)) & t.simd_le(c(1.0));
+        // Numbers above 1, negative ones and NaNs have larger bits than 1.
+        let bits = |v: S::f32s| v.bitcast::<S::u32s>();
+        let holds = logistic.holds(simd) & bits(t).simd_le(bits(c(1.0)));
         Some(Narrow { value, first, second: Some(small * (c(1.0) - small)), holds })
     }
 }
