@@ -27,6 +27,8 @@ const TILE: usize = 16 << 10;
 const SPAN: usize = 64 << 10;
 /// Rows that a thread draws at the least, where neighbours in memory are rows.
 const LINE: usize = 256;
+/// Tiles of a row after which it is asked whether anybody waits.
+const PATIENT: usize = 64;
 /// Elements from which on a call is shared between threads.
 const PARALLEL: usize = 64 << 10;
 /// Elements whose use of `f32` lanes is decided together: a line of the cache.
@@ -55,6 +57,9 @@ pub(crate) struct Point<S: Isa> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Jet<S: Isa> {
     pub(crate) value: S::f64s,
+    /// What the value's rounding took, where it is known, of `F = f64`: a unit in which it is measured
+    /// would round it again.
+    pub(crate) lost: S::f64s,
     pub(crate) first: S::f64s,
     /// The second derivative; of a divergence, which has two arguments, the derivative with respect
     /// to `t`.
@@ -109,6 +114,30 @@ impl Domain {
         }
     }
 
+    /// The first element outside among those that count, if there is one: its row, its class, and which
+    /// argument.
+    ///
+    /// # Errors
+    /// Where `interrupted` says so.
+    pub(crate) fn look_for_outside<F: Element>(
+        self,
+        input: Rows<'_>,
+        target: Option<Rows<'_>>,
+        sample: Option<Rows<'_>>,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Option<(usize, usize, Argument)>> {
+        let found = match self {
+            Self::Everywhere => Found::default(),
+            Self::Unit => {
+                Job::looking(Within::<true>, input, None, sample).run::<F>(interrupted)?
+            }
+            Self::NotNegative => {
+                Job::looking(Within::<false>, input, target, sample).run::<F>(interrupted)?
+            }
+        };
+        Ok(found.outside)
+    }
+
     /// Which argument is outside, if one is; a NaN is not.
     fn outside(self, x: f64, t: f64) -> Option<Argument> {
         match self {
@@ -137,6 +166,32 @@ pub(crate) trait Pointwise: Copy + Sync {
     #[inline(always)]
     fn narrow<S: Isa>(&self, _simd: S, _x: S::f32s, _t: S::f32s) -> Option<Narrow<S>> {
         None
+    }
+}
+
+/// No loss, in [`Domain::Unit`] or else in [`Domain::NotNegative`]: to look for what is outside.
+#[derive(Clone, Copy, Debug)]
+struct Within<const UNIT: bool>;
+
+impl<const UNIT: bool> Pointwise for Within<UNIT> {
+    const DOMAIN: Domain = if UNIT { Domain::Unit } else { Domain::NotNegative };
+    const MOST: u8 = wanted::FIRST;
+
+    #[inline(always)]
+    fn at<S: Isa, F: Element>(&self, simd: S, _: &Point<S>) -> Jet<S> {
+        let zero = splat::<S, f64>(simd, 0.0);
+        Jet { value: zero, lost: zero, first: zero, second: zero }
+    }
+
+    #[inline(always)]
+    fn narrow<S: Isa>(&self, simd: S, x: S::f32s, t: S::f32s) -> Option<Narrow<S>> {
+        let zero = splat::<S, f32>(simd, 0.0);
+        let holds = if UNIT {
+            x.simd_ge(zero) & x.simd_le(splat::<S, f32>(simd, 1.0))
+        } else {
+            x.simd_ge(zero) & t.simd_ge(zero)
+        };
+        Some(Narrow { value: zero, first: zero, second: None, holds })
     }
 }
 
@@ -307,7 +362,7 @@ impl<S: Isa> Seeing<S> {
             point.x = left_out.select(c(0.0), point.x);
             point.t = left_out.select(c(0.0), point.t);
         }
-        let Jet { mut value, mut first, mut second } = match known {
+        let Jet { mut value, mut first, mut second, .. } = match known {
             None => loss.at::<S, F>(simd, &point),
             Some((known, at)) => known.or::<S>(
                 simd,
@@ -508,12 +563,14 @@ impl Known {
         let [value, first, second, holds] = &self.lanes;
         let (value, first, second) = (load(value), load(first), load(second));
         if self.all {
-            return Jet { value, first, second };
+            let lost = splat::<S, f64>(simd, 0.0);
+            return Jet { value, lost, first, second };
         }
         let holds = load(holds).simd_gt(splat::<S, f64>(simd, 0.0));
         let jet = wide();
         Jet {
             value: holds.select(value, jet.value),
+            lost: jet.lost,
             first: if self.first { holds.select(first, jet.first) } else { jet.first },
             second: if self.second { holds.select(second, jet.second) } else { jet.second },
         }
@@ -710,7 +767,30 @@ impl Found {
     }
 }
 
-impl<L: Pointwise> Job<'_, L> {
+impl<'a, L: Pointwise> Job<'a, L> {
+    /// Of elements that are looked at, and no more.
+    fn looking(
+        loss: L,
+        input: Rows<'a>,
+        target: Option<Rows<'a>>,
+        sample: Option<Rows<'a>>,
+    ) -> Self {
+        Self {
+            input,
+            target,
+            weight: None,
+            positive: None,
+            sample,
+            upstream: (Upstream::Same(1.0), 1.0),
+            loss,
+            losses: None,
+            grad: None,
+            second: None,
+            share: 1.0,
+            in_place: false,
+        }
+    }
+
     /// Computes everything.
     ///
     /// # Errors
@@ -775,7 +855,10 @@ impl<L: Pointwise> Job<'_, L> {
                     resize(sums, rows.len(), 0.0);
                 }
             }
-            for first in (0..classes).step_by(width) {
+            for (asked, first) in (0..classes).step_by(width).enumerate() {
+                if asked % PATIENT == PATIENT - 1 && span.stops() {
+                    break;
+                }
                 let block = first..(first + width).min(classes);
                 let tile = Tile { rows: rows.clone(), classes: block, across };
                 found.merge(self.tile(span, to, &tile, s));

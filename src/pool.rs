@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::view::{Span, Spans};
 use std::any::{Any, TypeId};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, TryLockError};
@@ -171,27 +171,30 @@ pub(crate) fn run<T: Memory>(
             let _ = failed.set(error);
         }
     };
+    let stopped = || stop.load(Ordering::Relaxed);
     let draw = |home: f64| {
         let mut scratch = T::default();
-        while !stop.load(Ordering::Relaxed)
-            && let Some(mut span) = spans.claim(home)
+        while !stopped()
+            && let Some(span) = spans.claim(home)
         {
-            work(&mut span, &mut scratch);
+            work(&mut span.until(&stopped), &mut scratch);
         }
     };
-    let draw_and_ask = |scratch: &mut T| {
-        let mut asked = Instant::now();
-        while !stop.load(Ordering::Relaxed)
-            && let Some(mut span) = spans.claim(0.0)
-        {
-            work(&mut span, scratch);
-            if asked.elapsed() > PATIENCE {
-                if interrupted() {
-                    stop.store(true, Ordering::Relaxed);
-                    return;
-                }
-                asked = Instant::now();
+    let asked = Cell::new(Instant::now());
+    let asks = || {
+        if asked.get().elapsed() > PATIENCE {
+            if interrupted() {
+                stop.store(true, Ordering::Relaxed);
             }
+            asked.set(Instant::now());
+        }
+        stopped()
+    };
+    let draw_and_ask = |scratch: &mut T| {
+        while !asks()
+            && let Some(span) = spans.claim(0.0)
+        {
+            work(&mut span.until(&asks), scratch);
         }
     };
     let most = if crew == Crew::All { num_threads() } else { 1 };

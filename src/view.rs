@@ -37,6 +37,8 @@ pub struct ViewMut<'a> {
     view: View<'a>,
     /// See [`Self::untouched`].
     untouched: bool,
+    /// See [`Self::fresh`].
+    fresh: bool,
     lifetime: PhantomData<&'a mut u8>,
 }
 
@@ -193,7 +195,7 @@ impl<'a> ViewMut<'a> {
     ) -> Self {
         // SAFETY: passed on.
         let view = unsafe { View::from_raw(data, format, shape, strides) };
-        Self { view, untouched: false, lifetime: PhantomData }
+        Self { view, untouched: false, fresh: false, lifetime: PhantomData }
     }
 
     /// The same, of memory that the system has yet to supply, or not: such memory is in the caches when
@@ -201,6 +203,18 @@ impl<'a> ViewMut<'a> {
     pub fn untouched(mut self, untouched: bool) -> Self {
         self.untouched = untouched;
         self
+    }
+
+    /// The same, of memory that nobody has seen, or not: such memory may be written to by a call that is
+    /// then refused.
+    pub fn fresh(mut self, fresh: bool) -> Self {
+        self.fresh = fresh;
+        self
+    }
+
+    /// Whether nobody has seen the memory.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.fresh
     }
 
     /// What it would be to read.

@@ -274,6 +274,13 @@ def test_masses_of_any_size(dtype, shape, rng):
         t = np.ldexp(rng.uniform(0.5, 1, shape), rows).astype(dtype)
         got = F.cross_entropy(x, t, reduction="none", return_grad=True, return_hess=True)
         assert_result(got, reference.cross_entropy(x, t, reduction="none"))
+        # Weights call for room that masses of next to nothing then do not need.
+        for power in [20, 50]:
+            weight = np.ldexp(rng.uniform(1, 2, shape[1]), power).astype(np.float32)
+            options = {"weight": weight, "reduction": "none"}
+            light = np.ldexp(t.astype(np.float32), -power if powers[1] < 0 else 0)
+            got = F.cross_entropy(x, light, return_grad=True, return_hess=True, **options)
+            assert_result(got, reference.cross_entropy(x, light, **options))
 
 
 @WIDE_TYPES

@@ -591,11 +591,24 @@ def of_module(name, /, **arguments):
     return getattr(crossent, MODULES[name])(**options)(**call)
 
 
+OUTPUTS = ("grad_out", "hess_out", "out")
+
+
+def outputs_of(name, shape=SHAPE):
+    """Arrays for all outputs that a function takes, full of sevens."""
+    taken = [output for output in OUTPUTS if output in arguments_of(name)]
+    return {output: np.full(shape, 7, FLOATING) for output in taken}
+
+
 def refuse(name, argument, row):
     """Makes a call that is to be refused, by each door; what is amiss, or None."""
     call = base_call(name)
     change = row.change(call) if callable(row.change) else {"SUBJECT": row.change}
     call.update({argument if key == "SUBJECT" else key: value for key, value in change.items()})
+    if argument not in OUTPUTS:
+        subject = call[first_of(name)]
+        shape = subject.shape if isinstance(subject, np.ndarray | np.generic) else SHAPE
+        call = {**outputs_of(name, shape), **call}
     before = memory_of(call)
     # What is wrong inside an argument follows its name at once: grad_out[1].
     pattern = f"{argument}{row.pattern if row.pattern.startswith(IN) else ' ' + row.pattern}"
@@ -692,10 +705,19 @@ def test_a_probability_out_of_range(name, argument, at):
         call[argument][at] = value
         before = memory_of(call)
         pattern = rf"^{argument}\[{at[0]}, {at[1]}\] must be a probability .*, got {value}$"
-        for output in ({}, {"return_grad": True}, {"grad_out": call[first_of(name)]}):
+        outputs = outputs_of(name)
+        for output in ({}, {"return_grad": True}, {"grad_out": call[first_of(name)]}, outputs):
             with pytest.raises(ValueError, match=pattern):
                 getattr(F, name)(**call, **output)
             assert memory_of(call) == before
+        assert all(np.all(output == 7) for output in outputs.values())
+
+
+def test_a_probability_out_of_range_of_weight_0_is_accepted():
+    p, grad = np.array([0.5, 1.5], FLOATING), np.full(2, 7, FLOATING)
+    weight = np.array([1, 0], FLOATING)
+    F.binary_cross_entropy(p, np.zeros(2, FLOATING), sample_weight=weight, grad_out=grad)
+    assert np.array_equal(grad, [2, 0])
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])

@@ -1,7 +1,7 @@
 //! Calls of the losses of elements, and of what is measured of probabilities.
 
 use crate::check::{Factor, TINY, Want, bars, loss_kind, most, near, ulp};
-use crate::classes::{THREADS, Wanted, Weighing, call, compare, without_nan};
+use crate::classes::{THREADS, Wanted, Weighing, assert_untouched, call, compare, without_nan};
 use crate::draw::{chance, masses, numbers, one_of, shape};
 use crate::memory::{Array, Lies};
 use crate::reference::{apart, divergence_term, log_ratio, sigmoid, softplus, times};
@@ -391,6 +391,8 @@ pub fn run(bytes: &[u8]) -> Result<()> {
     if (0..n).any(|at| counts(at) && loss.refuses(x[at], t[at])) {
         assert!(matches!(got, Err(Error::Value(_))), "{loss:?}: {got:?}");
         assert!(input.bytes() == before, "a refused call wrote to its input");
+        wanted.assert_untouched();
+        second.iter().for_each(assert_untouched);
         return Ok(());
     }
     let got = got.unwrap_or_else(|error| panic!("{loss:?} refused: {error}"));

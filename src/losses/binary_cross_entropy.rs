@@ -47,7 +47,7 @@ impl Pointwise for OfProbabilities {
         };
         let variance = c(LEAST_VARIANCE).max(p.x * rest);
         let first = (p.x - t) * F::reciprocal::<S>(simd, variance);
-        Jet { value, first, second: c(f64::NAN) }
+        Jet { value, lost: c(0.0), first, second: c(f64::NAN) }
     }
 
     /// Of normal numbers below 1, whose logarithms no clamp is for, and targets in [0, 1].

@@ -59,7 +59,7 @@ impl Pointwise for WithLogits {
         let small = both * logistic.small();
         let first = logistic.by_sign(simd, b - small, small - a);
         let second = both * logistic.slope();
-        Jet { value, first, second }
+        Jet { value, lost: c(0.0), first, second }
     }
 
     /// Of finite logits and targets in [0, 1], where the masses add up to 1.
@@ -72,9 +72,9 @@ impl Pointwise for WithLogits {
         let rest = c(1.0) - t;
         let small = logistic.small(simd);
         let first = logistic.by_sign(simd, rest - small, small - t);
-        // Numbers above 1, negative ones and NaNs have larger bits than 1.
+        // Numbers above 1, negative ones and NaNs have larger bits than 1. The sum is for -0.
         let bits = |v: S::f32s| v.bitcast::<S::u32s>();
-        let holds = logistic.holds(simd) & bits(t).simd_le(bits(c(1.0)));
+        let holds = logistic.holds(simd) & bits(t + c(0.0)).simd_le(bits(c(1.0)));
         Some(Narrow { value, first, second: Some(small * (c(1.0) - small)), holds })
     }
 }

@@ -12,9 +12,11 @@ use super::common::Outputs;
 use super::elements::Elements;
 use super::unit;
 use crate::error::Result;
+use crate::float::Kind;
 use crate::pointwise::{Domain, Jet, Narrow, Point, Pointwise, wanted};
 use crate::simd::log::{complement, log as narrow_log, log_of_sum};
-use crate::simd::log1p::{log, log1p_minus};
+use crate::simd::log1p::{log_of_two, log1p_in_two, log1p_minus};
+use crate::simd::two::{Mask64, Two};
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
 
@@ -28,13 +30,24 @@ impl Pointwise for BinaryEntropy {
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
         let c = |v: f64| simd::splat::<S, f64>(simd, v);
-        let (x, rest) = (p.x, c(1.0) - p.x);
-        let (log, log_rest) = (log::<S, F>(simd, x), log1p_minus::<S, F>(simd, x));
-        let term = |x: S::f64s, log: S::f64s| x.simd_eq(c(0.0)).select(c(0.0), x * log);
-        // A difference from 0 rather than a negation, which would leave -0.
-        let value = c(0.0) - (term(x, log) + term(rest, log_rest));
-        let first = log_rest - log;
-        Jet { value, first, second: c(f64::NAN) }
+        let two = |v: S::f64s| Two::<S, F>::of(simd, v);
+        let (x, rest) = (two(p.x), two(c(1.0)).plus(two(-p.x)));
+        let log = log_of_two::<S, F>(simd, x);
+        let log_rest = if F::KIND == Kind::F64 {
+            Two::new(log1p_in_two(simd, -p.x, c(0.0)))
+        } else {
+            two(log1p_minus::<S, F>(simd, p.x))
+        };
+        let (none, all) = (p.x.simd_eq(c(0.0)), p.x.simd_eq(c(1.0)));
+        let part = |none: Mask64<S>, of: Two<S, F>, log: Two<S, F>| {
+            let log = Two::select(none, two(c(f64::NEG_INFINITY)), log);
+            (Two::select(none, two(c(0.0)), of.times(simd, log)), log.rounded(simd))
+        };
+        let ((term, log), (other, log_rest)) = (part(none, x, log), part(all, rest, log_rest));
+        let [value, lost] = term.plus(other).split(simd);
+        // Differences from 0 rather than negations, which would leave -0.
+        let (value, lost) = (c(0.0) - value, c(0.0) - lost);
+        Jet { value, lost, first: log_rest - log, second: c(f64::NAN) }
     }
 
     /// Of normal numbers below 1.

@@ -179,11 +179,28 @@ impl<'a> Elements<'a> {
                 Some(at) => Err(self.outside::<L>(&order, at)),
             }
         };
-        // What is refused must not have been overwritten.
-        if L::DOMAIN != Domain::Everywhere && in_place {
-            job(Outputs::default())?;
+        // A call that is refused changes nothing.
+        if L::DOMAIN != Domain::Everywhere && !written.into_iter().flatten().all(ViewMut::is_fresh)
+        {
+            self.look_for_outside::<F, L>(&order, sample.clone(), interrupted)?;
         }
         Ok(self.reduce.answer(job(outputs)?, denominator * classes))
+    }
+
+    /// Checks that all elements that count are where a loss is defined.
+    fn look_for_outside<F: Element, L: Pointwise>(
+        &self,
+        order: &Order,
+        sample: Option<Rows<'a>>,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        let seen = |view: &View<'a>| Rows::new(view.clone(), self.axis, order);
+        let input = seen(&self.input);
+        let target = self.target.as_ref().map(seen);
+        match L::DOMAIN.look_for_outside::<F>(input, target, sample, interrupted)? {
+            None => Ok(()),
+            Some(at) => Err(self.outside::<L>(order, at)),
+        }
     }
 
     fn outside<L: Pointwise>(

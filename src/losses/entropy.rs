@@ -14,7 +14,8 @@ use super::unit;
 use crate::error::Result;
 use crate::pointwise::{Domain, Jet, Narrow, Point, Pointwise, wanted};
 use crate::simd::log::{is_normal, log as narrow_log};
-use crate::simd::log1p::log;
+use crate::simd::log1p::log_of_two;
+use crate::simd::two::Two;
 use crate::simd::{self, Element, Isa};
 use fearless_simd::prelude::*;
 
@@ -28,11 +29,16 @@ impl Pointwise for Entropy {
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
         let c = |v: f64| simd::splat::<S, f64>(simd, v);
-        let log = log::<S, F>(simd, p.x);
-        // A difference from 0 rather than a negation, which would leave -0.
-        let value = p.x.simd_eq(c(0.0)).select(c(0.0), c(0.0) - p.x * log);
-        let first = -log - c(1.0);
-        Jet { value, first, second: c(f64::NAN) }
+        let (none, inf) = (p.x.simd_eq(c(0.0)), p.x.simd_eq(c(f64::INFINITY)));
+        let two = |v: S::f64s| Two::<S, F>::of(simd, v);
+        let log = log_of_two::<S, F>(simd, two(p.x));
+        let log = Two::select(none, two(c(f64::NEG_INFINITY)), Two::select(inf, two(p.x), log));
+        let term = Two::select(none, two(c(0.0)), two(p.x).times(simd, log));
+        let [value, lost] = term.split(simd);
+        // Differences from 0 rather than negations, which would leave -0.
+        let (value, lost) = (c(0.0) - value, c(0.0) - lost);
+        let first = -log.rounded(simd) - c(1.0);
+        Jet { value, lost, first, second: c(f64::NAN) }
     }
 
     /// Of normal numbers and 0.

@@ -21,6 +21,7 @@ use crate::reduce::{Census, Upstream};
 use crate::rows::mass::Mass;
 use crate::rows::settle::{Coefficients, Factors, MORE, Settle, Settled, Softmax, Terms};
 use crate::rows::{Emission, Job};
+use crate::simd::log1p::log1p_in_two;
 use crate::simd::sum::two_sum;
 use crate::simd::{self, Element, Isa};
 use crate::view::{Order, Rows, RowsMut, ViewMut};
@@ -36,7 +37,7 @@ struct OfLogits<'a> {
 impl Settle for OfLogits<'_> {
     fn terms(&self, rows: Range<usize>, terms: &mut Terms) -> Census {
         terms.without_targets();
-        fill_upstream(&self.upstream, rows, self.unit.nats(), &mut terms.rows);
+        fill_upstream(&self.upstream, rows, self.unit.nats()[0], &mut terms.rows);
         Census::default()
     }
 
@@ -46,7 +47,8 @@ impl Settle for OfLogits<'_> {
             #[inline(always)]
             |v| simd::splat::<S, f64>(simd, v),
         );
-        let [entropy, mean_gap] = entropy_and_mean_gap(simd, row);
+        let ([entropy, lost], mean_gap) = entropy_and_mean_gap(simd, row);
+        let lost = if self.unit.is_nat() { lost } else { lost + log_lost(simd, row) };
         let a = row.upstream / row.sum;
         let first = Coefficients { a, b: mean_gap, c: one, max: row.max, at_max: zero };
         let inverse = one / row.sum;
@@ -55,20 +57,34 @@ impl Settle for OfLogits<'_> {
         let tilt = (row.odds - one) / all * -mean_gap - row.others * inverse;
         let second = Coefficients { c: inverse, at_max: row.upstream * tilt / all, ..first };
         let factors = Factors { keep: one, patch: zero, first, second };
-        Settled { loss: self.unit.count(simd, entropy), more: [zero; MORE], factors }
+        Settled { loss: self.unit.count(simd, entropy, lost), more: [zero; MORE], factors }
     }
 }
 
-/// The entropy of rows in nats, and the mean gap.
+/// What the rounding of a row's logarithm took.
 #[inline(always)]
-pub(super) fn entropy_and_mean_gap<S: Isa>(simd: S, row: &Softmax<S>) -> [S::f64s; 2] {
+fn log_lost<S: Isa>(simd: S, row: &Softmax<S>) -> S::f64s {
+    let zero = simd::splat::<S, f64>(simd, 0.0);
+    let [log, low] = log1p_in_two(simd, row.odds, zero);
+    let lost = (log - row.log) + low;
+    // Of what is infinite, or no number, nothing is known.
+    lost.abs().simd_lt(row.log).select(lost, zero)
+}
+
+/// The entropy of rows in nats and what its rounding took, and the mean gap.
+#[inline(always)]
+pub(super) fn entropy_and_mean_gap<S: Isa>(simd: S, row: &Softmax<S>) -> ([S::f64s; 2], S::f64s) {
     let mean_gap = row.dot / row.sum;
     // What the division left over, which f64 has no room to lose.
     let product = mean_gap * row.sum;
     let left = (row.dot - product)
         - mean_gap.mul_add(row.sum_low, simd::lost(simd, mean_gap, row.sum, product));
-    let [entropy, low] = two_sum(row.log, mean_gap);
-    [entropy + (low + left / row.sum), mean_gap]
+    let [sum, low] = two_sum(row.log, mean_gap);
+    let low = low + left / row.sum;
+    let entropy = sum + low;
+    let lost = (sum - entropy) + low;
+    let zero = simd::splat::<S, f64>(simd, 0.0);
+    ([entropy, lost.simd_eq(lost).select(lost, zero)], mean_gap)
 }
 
 fn compute<F: Element>(

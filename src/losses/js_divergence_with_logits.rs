@@ -15,7 +15,6 @@ use super::divergence::of_logits;
 use super::elements::Elements;
 use super::js_divergence::compare;
 use crate::error::Result;
-use crate::float::Kind;
 use crate::rows::pairs::{Divergence, Pair, Seen};
 use crate::simd::expm1::Apart;
 use crate::simd::sum::two_sum;
@@ -46,7 +45,7 @@ impl Divergence for JensenShannon {
         let pick = |near: [S::f64s; 2], far: [S::f64s; 2]| {
             [close.select(near[0], far[0]), close.select(near[1], far[1])]
         };
-        let jet = compare::<S, F>(
+        let (jet, value_low) = compare::<S, F>(
             simd,
             pick([c(1.0), one_more], [small, large]),
             pick([both, low_of_both + ratio[1]], two_sum(small, large)),
@@ -58,14 +57,10 @@ impl Divergence for JensenShannon {
         let lows = [rises.select(p_low, q_low), rises.select(q_low, p_low)];
         let by_ratio = product(simd, [small, lows[0]], ratio);
         let d = pick(by_ratio, [far[0], far[1] + (lows[1] - lows[0])]);
-        let term = if F::KIND == Kind::F64 {
-            let low = lows[0].mul_add(by_small, lows[1] * by_large);
-            close.select(small.mul_add(value, lows[0] * value), jet.value + low)
-        } else {
-            close.select(small * value, jet.value)
-        };
+        let [near, near_low] = product(simd, [small, lows[0]], [value, value_low]);
+        let far_low = lows[0].mul_add(by_small, lows[1].mul_add(by_large, value_low));
         Seen {
-            term,
+            term: [close.select(near, jet.value), close.select(near_low, far_low)],
             stiff: c(0.0),
             d: d.map(|d| rises.select(d, -d)),
             slopes: [rises.select(by_small, by_large), rises.select(by_large, by_small)],

@@ -36,7 +36,7 @@ impl<const LOG_TARGET: bool> Pointwise for Divergence<LOG_TARGET> {
         // Not at a NaN.
         let nothing = mass.simd_eq(zero) & p.x.simd_eq(p.x);
         let value = nothing.select(zero, mass * (log - p.x));
-        Jet { value, first: -mass, second: zero }
+        Jet { value, lost: zero, first: -mass, second: zero }
     }
 
     /// Of finite log-probabilities, and masses that are normal numbers or 0.

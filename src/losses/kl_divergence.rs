@@ -33,8 +33,8 @@ impl Pointwise for KullbackLeibler {
         let apart = apart::<S, F>(simd, p, [q, c(0.0)], d);
         // A share p / q of 0: also at q = 0, and at an infinite one.
         let none = p.simd_eq(c(0.0)) | d[0].simd_eq(c(f64::INFINITY));
-        let by_q = none.select(c(1.0), d[0] / q);
-        Jet { value: apart.term, first: c(0.0) - apart.log, second: by_q }
+        let by_q = (none & q.simd_eq(q)).select(c(1.0), d[0] / q);
+        Jet { value: apart.term, lost: apart.lost, first: c(0.0) - apart.log, second: by_q }
     }
 }
 

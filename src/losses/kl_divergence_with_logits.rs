@@ -40,20 +40,27 @@ impl Divergence for KullbackLeibler {
             close.select(by_ratio, apart),
             close.select(by_ratio_low, apart_low + (q_low - p_low)),
         ];
-        // Far apart little cancels; nor is there a product that overflows.
+        // Far apart little cancels; nor is there a product that overflows. Neither does anything where q is
+        // that much less than p that the terms of the first sum are not below 0 either.
+        let near = close & u.simd_gt(c(-1.0));
         let none = p.simd_eq(c(0.0));
         let [slope, slope_low] = two_sum(-u, c(-1.0));
-        let [near, far] = if F::KIND == Kind::F64 {
+        let [by_excess, by_excess_low] = product(simd, [p, p_low], [excess, c(0.0)]);
+        let (by_slope, by_slope_low) = if F::KIND == Kind::F64 {
+            let part = p * slope;
+            let [sum, sum_low] = two_sum(part, q);
             let low = p_low.mul_add(slope, p.mul_add(slope_low - u_low, q_low));
-            let low = low.simd_eq(low).select(low, c(0.0));
-            [p.mul_add(excess, p_low * excess), p.mul_add(slope, q) + low]
+            let low = low + (sum_low + simd::lost(simd, p, slope, part));
+            (sum, low.simd_eq(low).select(low, c(0.0)))
         } else {
-            [p * excess, p.mul_add(slope, q)]
+            (p.mul_add(slope, q), c(0.0))
         };
-        let far = none.select(q, far);
-        let term = ruled_out.select(c(f64::INFINITY), close.select(near, far));
-        let stiff = close.select(c(0.0), q);
-        Seen { term, d, stiff, slopes: [none.select(c(0.0), -u), d[0]] }
+        let by_slope = none.select(q, by_slope);
+        let term = ruled_out.select(c(f64::INFINITY), near.select(by_excess, by_slope));
+        let lost = ruled_out.select(c(0.0), near.select(by_excess_low, by_slope_low));
+        let lost = none.select(c(0.0), lost);
+        let stiff = near.select(c(0.0), q);
+        Seen { term: [term, lost], d, stiff, slopes: [none.select(c(0.0), -u), d[0]] }
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use super::elements::Elements;
 use crate::error::Result;
 use crate::pointwise::{Jet, Narrow, Point, Pointwise, wanted};
 use crate::simd::logistic::{self, Logistic};
-use crate::simd::{Element, Isa};
+use crate::simd::{self, Element, Isa};
 use crate::view::{View, ViewMut};
 
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,8 @@ impl Pointwise for Sigmoid {
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, p: &Point<S>) -> Jet<S> {
         let value = Logistic::<S, F>::at(simd, p.x).sigmoid(simd);
-        Jet { value, first: value, second: value }
+        let zero = simd::splat::<S, f64>(simd, 0.0);
+        Jet { value, lost: zero, first: zero, second: zero }
     }
 
     #[inline(always)]
@@ -43,7 +44,8 @@ impl Pointwise for LogSigmoid {
         let logistic = Logistic::<S, F>::at(simd, p.x);
         let log = logistic.log(simd);
         let value = logistic.by_sign(simd, -log, p.x - log);
-        Jet { value, first: value, second: value }
+        let zero = simd::splat::<S, f64>(simd, 0.0);
+        Jet { value, lost: zero, first: zero, second: zero }
     }
 
     #[inline(always)]

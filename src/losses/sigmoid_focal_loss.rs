@@ -188,6 +188,7 @@ impl Pointwise for Focal {
             let balanced = |v: S::f64s| times(balance.high, v);
             return Jet {
                 value: balanced(entropy.value),
+                lost: zero,
                 first: balanced(entropy.first),
                 second: balanced(entropy.second),
             };
@@ -251,6 +252,7 @@ impl Pointwise for Focal {
         let second = second + times(curve, entropy.value);
         let scale = factor.rounded(simd) * unit;
         Jet {
+            lost: zero,
             value: value * is_large.select(one, unit),
             first: times(scale, first),
             second: times(scale, second),

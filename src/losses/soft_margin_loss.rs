@@ -35,7 +35,12 @@ impl Pointwise for SoftMargin {
         let logistic = Logistic::<S, F>::near(simd, z, short);
         let log = logistic.log(simd);
         let value = logistic.by_sign(simd, log, log - z);
-        Jet { value, first: -p.t * logistic.against(simd), second: p.t * p.t * logistic.slope() }
+        Jet {
+            value,
+            lost: c(0.0),
+            first: -p.t * logistic.against(simd),
+            second: p.t * p.t * logistic.slope(),
+        }
     }
 
     /// Of targets 1 and -1, with which products are exact.

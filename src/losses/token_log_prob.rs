@@ -111,7 +111,7 @@ impl Settle for Token<'_> {
         let low = low.select(total_low + hits.select(zero, gap_low), zero);
         let log_prob = zero - (total + low);
 
-        let [entropy, mean_gap] = entropy_and_mean_gap(simd, row);
+        let ([entropy, _], mean_gap) = entropy_and_mean_gap(simd, row);
         let (g, h) = (row.hard, row.upstream);
         let largest = g.abs().max(h.abs());
         let scale = largest.simd_gt(zero).select(largest, one);

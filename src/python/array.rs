@@ -17,6 +17,8 @@ use std::borrow::Cow;
 pub(super) struct Array<'py> {
     array: Bound<'py, PyUntypedArray>,
     format: Format,
+    /// Whether it was made for this call.
+    fresh: bool,
 }
 
 /// An attribute of `numpy`, looked up once.
@@ -114,7 +116,7 @@ impl<'py> Array<'py> {
     pub(super) fn floats(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
         let array = as_array(name, object)?;
         match format_of(&array) {
-            Ok(format) if format.kind.is_float() => Ok(Self { array, format }),
+            Ok(format) if format.kind.is_float() => Ok(Self { array, format, fresh: false }),
             _ => Err(PyTypeError::new_err(format!(
                 "{name} must be a floating-point array, got {}",
                 array.dtype()
@@ -132,9 +134,11 @@ impl<'py> Array<'py> {
                     && array.len() == 0
                     && (!soft || array.shape() == rows) =>
             {
-                Ok(Self { array, format: Format::native(Kind::I64) })
+                Ok(Self { array, format: Format::native(Kind::I64), fresh: false })
             }
-            Ok(format) if soft || !format.kind.is_float() => Ok(Self { array, format }),
+            Ok(format) if soft || !format.kind.is_float() => {
+                Ok(Self { array, format, fresh: false })
+            }
             _ => Err(PyTypeError::new_err(format!(
                 "target must be an array of integers{}, got {}",
                 if soft { " (class indices) or of floats (probabilities)" } else { "" },
@@ -147,7 +151,7 @@ impl<'py> Array<'py> {
     pub(super) fn numbers(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
         let array = as_array(name, object)?;
         match format_of(&array) {
-            Ok(format) => Ok(Self { array, format }),
+            Ok(format) => Ok(Self { array, format, fresh: false }),
             Err(dtype) => Err(PyTypeError::new_err(format!(
                 "{name} must be an array of real numbers, got {dtype}"
             ))),
@@ -163,7 +167,7 @@ impl<'py> Array<'py> {
                 array.dtype()
             )));
         }
-        Ok(Self { array, format: Format::native(Kind::U8) })
+        Ok(Self { array, format: Format::native(Kind::U8), fresh: false })
     }
 
     pub(super) fn shape(&self) -> &[usize] {
@@ -228,7 +232,7 @@ impl<'py> Array<'py> {
                 self.array.strides().to_vec(),
             )
         };
-        Ok(view.untouched(self.is_untouched()))
+        Ok(view.untouched(self.is_untouched()).fresh(self.fresh))
     }
 
     /// Whether the system has yet to supply a large array's memory, going by its middle.
@@ -272,14 +276,14 @@ impl<'py> Array<'py> {
                 e
             }
         })?;
-        Ok(Self { array: array.cast_into()?, format: Format::native(kind) })
+        Ok(Self { array: array.cast_into()?, format: Format::native(kind), fresh: true })
     }
 
     /// A new array of class indices.
     pub(super) fn indices(py: Python<'py>, shape: &[usize]) -> PyResult<Self> {
         let dtype = numpy_attribute!(py, "int64")?;
         let array = numpy_attribute!(py, "empty")?.call1((PyTuple::new(py, shape)?, dtype))?;
-        Ok(Self { array: array.cast_into()?, format: Format::native(Kind::I64) })
+        Ok(Self { array: array.cast_into()?, format: Format::native(Kind::I64), fresh: true })
     }
 
     /// `given`, checked to take an output of this array's shape and type; a new array without it.
@@ -294,7 +298,7 @@ impl<'py> Array<'py> {
             keywords.set_item(intern!(py, "subok"), false)?;
             let array =
                 numpy_attribute!(py, "empty_like")?.call((&self.array,), Some(&keywords))?;
-            return Ok(Self { array: array.cast_into()?, format: self.format });
+            return Ok(Self { array: array.cast_into()?, format: self.format, fresh: true });
         };
         let fits = given.is_instance_of::<PyUntypedArray>();
         if !fits {
@@ -316,7 +320,7 @@ impl<'py> Array<'py> {
                 show(array.shape())
             )));
         }
-        let out = Self { array, format };
+        let out = Self { array, format, fresh: false };
         // SAFETY: the array is alive.
         if unsafe { (*out.raw()).fields.flags } & npyffi::NPY_ARRAY_WRITEABLE == 0 {
             return Err(PyValueError::new_err(format!(

@@ -10,7 +10,7 @@ pub(super) mod kernels;
 use super::emit::{Bent, Curvature, LogProbability, Map, Scaled, Spread, Targeted, Tilted};
 use super::mass::{Nothing, Parts, TileMass};
 use super::scratch::{Buffer, Scratch};
-use super::settle::{Coefficients, Factors, IGNORED, LOWER, Room, Settle, is_low};
+use super::settle::{Coefficients, Factors, IGNORED, Room, Settle, lowering};
 use super::summary::{Field, ROWS, Summary, merge_rows};
 use super::{Emission, Shared, tile};
 use crate::memory;
@@ -69,7 +69,7 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         s.e.fit(if writes { step * width } else { 0 });
         let swept = self.sweeps(rows.clone()) && self.sweep(rows.clone(), (writes, keeps), s);
         if !swept {
-            self.summarise_tiles::<P>(rows.clone(), width, writes, s);
+            self.summarise_tiles::<P>(span, rows.clone(), (width, writes), s);
         }
         self.settle(n, s);
         self.write_losses(span, rows.clone(), s);
@@ -87,14 +87,19 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         if P::USED && self.emission == Emission::Gradient {
             let factors = &mut s.factors;
             memory::reserve(&mut s.low, n);
-            s.low.extend(
-                (0..n).filter(|&row| is_low::<F>(factors[row / ROWS].first.a.0[row % ROWS])),
-            );
-            for &row in &s.low {
-                factors[row / ROWS].lower(row % ROWS);
+            let lowered = (0..n).map(|row| {
+                let (of, lane) = (&factors[row / ROWS], row % ROWS);
+                (row, lowering::<F>(of.first.a.0[lane], of.second.b.0[lane]))
+            });
+            s.low.extend(lowered.filter(|(_, by)| *by != 1.0));
+            for (row, by) in &s.low {
+                factors[row / ROWS].lower(row % ROWS, *by);
             }
         }
         for block in tiles(classes, width) {
+            if block.start > 0 && span.stops() {
+                return;
+            }
             self.emit_tile::<P>(span, rows.clone(), block, (keeps, swept, any_ignored), s);
         }
     }
@@ -135,9 +140,9 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
     /// The first movement by tiles of `width` classes.
     fn summarise_tiles<P: Parts>(
         &self,
+        span: &Span<'_>,
         rows: Range<usize>,
-        width: usize,
-        writes: bool,
+        (width, writes): (usize, bool),
         s: &mut Scratch<F>,
     ) {
         let (n, classes) = (rows.len(), self.input.classes());
@@ -154,6 +159,9 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
             }
         }
         for block in tiles(classes, width) {
+            if block.start > 0 && span.stops() {
+                return;
+            }
             self.stage(rows.clone(), block.clone(), s);
             indices(&s.terms.target, block.start, &mut s.index);
             let tile = Tile {
@@ -207,8 +215,8 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
             let [centers, ks, ..] = &mut s.narrow;
             kernels::exponentials(&s.x, (n, block.len()), &s.summaries, [centers, ks], e);
         }
-        for &row in &s.low {
-            e[row..].iter_mut().step_by(step).for_each(|e| *e *= F::of(LOWER));
+        for (row, by) in &s.low {
+            e[*row..].iter_mut().step_by(step).for_each(|e| *e *= F::of(*by));
         }
         let ignored = any_ignored.then(|| &*s.ignored);
         let none = TileMass::none();

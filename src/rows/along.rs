@@ -8,7 +8,7 @@ pub(super) mod kernels;
 use super::emit::{Bent, Curvature, LogProbability, Map, Scaled, Spread, Tilted};
 use super::mass::{Nothing, Parts, RowMass};
 use super::scratch::{Buffer, Raw, Scratch};
-use super::settle::{Coefficients, IGNORED, LOWER, NEAR, Room, Settle, is_low};
+use super::settle::{Coefficients, IGNORED, NEAR, Room, Settle, lowering};
 use super::summary::{ROWS, Summary};
 use super::{Emission, Shared, long};
 use crate::memory;
@@ -69,6 +69,9 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
                 let parts = long::parts(classes).map(|part| {
                     if classes > long::PART {
                         guess = None;
+                        if span.stops() {
+                            return Summary::EMPTY;
+                        }
                     }
                     self.summarise::<P>((i, row), part, (writes, keeps), &mut guess, s)
                 });
@@ -92,6 +95,9 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
             }
             let total = s.summaries[i / ROWS].row(i % ROWS);
             for (b, classes) in blocks(0..classes).enumerate() {
+                if b % long::BLOCKS == long::BLOCKS - 1 && span.stops() {
+                    return;
+                }
                 let kept = keeps.then(|| s.units[i * per_row + b]);
                 self.emit_block::<P>(span, Block { i, row, classes }, kept, &total, s);
             }
@@ -222,12 +228,16 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         };
         let plain = RowMass::none();
         let factors = &s.factors[group];
-        let scale = if spread && is_low::<F>(factors.first.a.0[lane] * scale) {
-            e.iter_mut().for_each(|e| *e *= F::of(LOWER));
-            scale / LOWER
+        let by = if spread {
+            let [a, b] = [&factors.first.a, &factors.second.b].map(|c| c.0[lane] * scale);
+            lowering::<F>(a, b)
         } else {
-            scale
+            1.0
         };
+        if by != 1.0 {
+            e.iter_mut().for_each(|e| *e *= F::of(by));
+        }
+        let scale = scale / by;
         // What is warped stays in scratch until its derivatives are the input's.
         let direct = |output: usize| (warp.is_none() && !token).then_some(output);
         if let Some(output) = self.second {

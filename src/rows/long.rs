@@ -20,8 +20,9 @@ use crate::view::{RowsMut, Span, Spans};
 use std::ops::Range;
 use std::sync::OnceLock;
 
-/// Classes of a part.
-pub(super) const PART: usize = 32 * BLOCK;
+/// Blocks of a part, and its classes.
+pub(super) const BLOCKS: usize = 32;
+pub(super) const PART: usize = BLOCKS * BLOCK;
 
 /// The parts of a row.
 pub(super) fn parts(classes: usize) -> impl Iterator<Item = Range<usize>> {

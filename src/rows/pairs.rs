@@ -26,6 +26,7 @@ use crate::reduce::Upstream;
 use crate::simd::exp::Shift;
 use crate::simd::log1p::{log_with_odds, log1p};
 use crate::simd::sum::{Wide, Wide64, two_sum};
+use crate::simd::two::over;
 use crate::simd::{self, Element, Isa, dispatch, load_wide, splat, store_wide};
 use crate::view::{Rows, RowsMut, Span, Spans};
 use crate::warp::{Derivatives, Warped};
@@ -41,6 +42,8 @@ const LARGE: usize = 128 << 10;
 const SPAN: usize = 32 << 10;
 /// Elements from which threads pay.
 const PARALLEL: usize = 32 << 10;
+/// Vectors of a row after which it is asked whether anybody waits.
+const PATIENT: usize = 128 << 10;
 /// Times that `K` is mended at most: the first leaves what rounding leaves.
 const TRIES: usize = 3;
 
@@ -62,8 +65,8 @@ pub(crate) struct Pair<S: Isa> {
 /// What a divergence sees in a pair.
 #[derive(Clone, Copy)]
 pub(crate) struct Seen<S: Isa> {
-    /// The term of the class.
-    pub(crate) term: S::f64s,
+    /// The term of the class, and what its roundings took, which only `F = f64` heeds.
+    pub(crate) term: [S::f64s; 2],
     /// `q - p`, and what its rounding took, which only `F = f64` heeds.
     pub(crate) d: [S::f64s; 2],
     /// What of `q` does not follow as `u` moves in the term: 0 of a divergence that is least where
@@ -97,8 +100,8 @@ pub(crate) struct Job<'a, D> {
     pub(crate) inputs: [Rows<'a>; 2],
     pub(crate) warp: Option<Warped<'a>>,
     pub(crate) divergence: D,
-    /// How many nats the unit of the answer is.
-    pub(crate) unit: f64,
+    /// How many nats the unit of the answer is, in two parts.
+    pub(crate) unit: [f64; 2],
     pub(crate) upstream: Upstream<'a>,
     /// One value a row.
     pub(crate) losses: Option<RowsMut<'a>>,
@@ -131,6 +134,7 @@ struct Block<'b, F> {
     rows: usize,
     classes: usize,
     step: usize,
+    stops: &'b dyn Fn() -> bool,
 }
 
 impl<D: Divergence> Job<'_, D> {
@@ -196,10 +200,10 @@ impl<D: Divergence> Job<'_, D> {
         s.upstream.clear();
         memory::resize(&mut s.upstream, n.next_multiple_of(ROWS), 0.0);
         match &self.upstream {
-            Upstream::Same(g) => s.upstream.fill(*g / self.unit),
+            Upstream::Same(g) => s.upstream.fill(over(*g, self.unit)),
             Upstream::PerRow(g) => {
                 g.stage_column(rows.clone(), &mut s.upstream[..n]);
-                s.upstream.iter_mut().for_each(|g| *g /= self.unit);
+                s.upstream.iter_mut().for_each(|g| *g = over(*g, self.unit));
             }
         }
         let size = if along { classes } else { step * classes };
@@ -219,14 +223,15 @@ impl<D: Divergence> Job<'_, D> {
             s.raw[of].stage(warp, input, |from, to| copy(from, rows.clone(), along, to));
             s.raw[of].warped(warp, &mut s.x[of]);
         }
-        let mut block =
-            Block { x: [0, 1].map(|of| lent[of].unwrap_or(&s.x[of])), rows: n, classes, step };
+        let x = [0, 1].map(|of| lent[of].unwrap_or(&s.x[of]));
+        let stops = || span.stops();
+        let mut block = Block { x, rows: n, classes, step, stops: &stops };
         let [first, second] = &mut s.out;
         let mut run = |block: &Block<'_, F>, mended: bool| {
             let to = [&mut first[..], &mut second[..]];
             compute(&self.divergence, block, along, mended, &s.upstream, to, &mut s.totals)
         };
-        if !run(&block, false) {
+        if !run(&block, false) && !span.stops() {
             let mut copies = block.x.map(|x| memory::collect(x.iter().copied()));
             for copy in &mut copies {
                 for row in 0..n {
@@ -237,8 +242,11 @@ impl<D: Divergence> Job<'_, D> {
             block.x = [&copies[0], &copies[1]];
             run(&block, true);
         }
+        if span.stops() {
+            return;
+        }
         s.totals.truncate(n);
-        s.totals.iter_mut().for_each(|total| *total /= self.unit);
+        s.totals.iter_mut().for_each(|total| *total = over(*total, self.unit));
         if let Some(output) = losses {
             span.write_column(output, rows.clone(), &s.totals);
         }
@@ -342,6 +350,9 @@ fn compute<F: Element, D: Divergence>(
                         simd::load::<S, f64>(simd, &upstream[at..])
                     };
                     for k in 0..block.vectors::<ALONG, S>() {
+                        if block.stops_at(k) {
+                            return true;
+                        }
                         let pair = softmaxes.pair(simd, block.load::<ALONG, S>(simd, k, at));
                         let seen = divergence.at::<S, F>(simd, &pair);
                         let both = divergence.gradients(&pair, &seen, total, means);
@@ -368,6 +379,12 @@ impl<F: Element> Block<'_, F> {
     #[inline(always)]
     fn vectors<const ALONG: bool, S: Isa>(&self) -> usize {
         if ALONG { self.classes.div_ceil(S::f64s::LEN) } else { self.classes }
+    }
+
+    /// Whether nobody waits for the row any longer, asked at vector `k`.
+    #[inline(always)]
+    fn stops_at(&self, k: usize) -> bool {
+        k % PATIENT == PATIENT - 1 && (self.stops)()
     }
 
     /// Vector `k` of both arrays' column of rows from `at` on.
@@ -476,7 +493,7 @@ struct Softmaxes<S: Isa, F> {
 }
 
 impl<S: Isa, F: Element> Softmaxes<S, F> {
-    /// Two passes; `None` where a maximum is infinite and not `mended`.
+    /// Two passes; `None` where a maximum is infinite and not `mended`, or nobody waits.
     #[inline(always)]
     fn of<const ALONG: bool>(
         simd: S,
@@ -487,6 +504,9 @@ impl<S: Isa, F: Element> Softmaxes<S, F> {
         let c = |v: f64| splat::<S, f64>(simd, v);
         let mut max = [c(f64::NEG_INFINITY); 2];
         for k in 0..block.vectors::<ALONG, S>() {
+            if block.stops_at(k) {
+                return None;
+            }
             let x = block.load::<ALONG, S>(simd, k, at);
             // In this order a NaN is passed over; the sums will find it.
             max = [x[0].max(max[0]), x[1].max(max[1])];
@@ -506,6 +526,9 @@ impl<S: Isa, F: Element> Softmaxes<S, F> {
         let mut others = [Sums::<S, F>::zero(simd); 2];
         let mut ties = [c(0.0); 2];
         for k in 0..block.vectors::<ALONG, S>() {
+            if block.stops_at(k) {
+                return None;
+            }
             let x = block.load::<ALONG, S>(simd, k, at);
             for i in 0..2 {
                 let [e, low] = exp_in_two::<S, F>(simd, &shifts[i], x[i]);
@@ -591,11 +614,15 @@ impl<S: Isa, F: Element> Softmaxes<S, F> {
             let mut means = [total; 2];
             let (mut surplus, mut stiff) = (total, c(0.0));
             for k in 0..block.vectors::<ALONG, S>() {
+                if block.stops_at(k) {
+                    return (divergences, all_means, self);
+                }
                 let pair = self.pair(simd, block.load::<ALONG, S>(simd, k, at));
                 let seen = divergence.at::<S, F>(simd, &pair);
-                total.add(seen.term);
+                total.add(seen.term[0]);
                 surplus.add(seen.d[0]);
                 if F::KIND == Kind::F64 {
+                    total.add(seen.term[1]);
                     surplus.add(seen.d[1]);
                     stiff += seen.stiff;
                 }

@@ -116,8 +116,8 @@ pub(super) struct Scratch<F: Element> {
     pub(super) losses: Vec<Field>,
     pub(super) more: Vec<[Field; MORE]>,
     pub(super) factors: Vec<Factors<Field>>,
-    /// Rows of a group whose exponentials are lowered.
-    pub(super) low: Vec<usize>,
+    /// Rows of a group whose exponentials are lowered, and what they are multiplied by.
+    pub(super) low: Vec<(usize, f64)>,
     /// Of the group's losses.
     pub(super) sum: f64,
 }

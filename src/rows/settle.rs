@@ -298,21 +298,29 @@ pub(crate) struct Factors<T> {
     pub(crate) second: Coefficients<T>,
 }
 
-/// What exponentials are multiplied by where the factor of a row's gradient is too small for them: a
-/// soft target whose masses add up to next to nothing, which no headroom knows of.
-pub(crate) const LOWER: f64 = 1.0 / (1u64 << 63) as f64;
-
-/// Whether a factor is, in the kernel's type.
-pub(crate) fn is_low<F: Element>(a: f64) -> bool {
-    F::KIND == Kind::F32 && a != 0.0 && a.abs() < f64::from(f32::MIN_POSITIVE)
+/// What the exponentials of a row are multiplied by where the factor of its gradient, in the kernel's
+/// type, is too small for them: a soft target whose masses add up to next to nothing, which no headroom
+/// knows of. Twice, where weights made that large: what the Hessian's exponentials are multiplied by is
+/// small then, and must be, as it is divided by the same.
+pub(crate) fn lowering<F: Element>(factor: f64, of_hessian: f64) -> f64 {
+    const LEAST: f64 = f32::MIN_POSITIVE as f64;
+    const STEP: f64 = 1.0 / (1u64 << 63) as f64;
+    let is_low = |factor: f64| F::KIND == Kind::F32 && factor != 0.0 && factor.abs() < LEAST;
+    if !is_low(factor) {
+        1.0
+    } else if is_low(factor / STEP) && of_hessian.abs() < 1.0 {
+        STEP * STEP
+    } else {
+        STEP
+    }
 }
 
 impl Factors<Field> {
-    /// Those of a row whose exponentials are multiplied by [`LOWER`].
-    pub(crate) fn lower(&mut self, row: usize) {
-        self.patch.0[row] *= LOWER;
+    /// Those of a row whose exponentials are multiplied by [`lowering`].
+    pub(crate) fn lower(&mut self, row: usize, by: f64) {
+        self.patch.0[row] *= by;
         for c in [&mut self.first.a, &mut self.second.a, &mut self.second.b] {
-            c.0[row] /= LOWER;
+            c.0[row] /= by;
         }
     }
 

@@ -21,6 +21,8 @@ use fearless_simd::prelude::*;
 pub(crate) struct Apart<S: Isa> {
     /// `p log(p / q) - p + q`, not below 0.
     pub(crate) term: S::f64s,
+    /// What its last rounding took, of `F = f64`.
+    pub(crate) lost: S::f64s,
     /// `log(q / p)`; 0 where both are 0.
     pub(crate) log: S::f64s,
 }
@@ -91,7 +93,8 @@ pub(crate) fn apart<S: Isa, F: Element>(
         (y - k * c(LN2_HIGH) - f) + (half_square - series - little)
     };
     // Beyond this the logarithm adds nothing to y, and neither does p.
-    let term = y.simd_gt(c(2f64.powi(60))).select(d, p * excess);
+    let far = y.simd_gt(c(2f64.powi(60)));
+    let term = far.select(d, p * excess);
 
     let (p_is_0, q_is_0) = (p.simd_eq(zero), q.simd_eq(zero));
     let both = p_is_0 & q_is_0;
@@ -100,5 +103,7 @@ pub(crate) fn apart<S: Isa, F: Element>(
     let log = p_is_0.select(c(f64::INFINITY), q_is_0.select(c(f64::NEG_INFINITY), log));
     let log = infinite.select(d, both.select(zero, log));
     let known = d.simd_eq(d);
-    Apart { term: known.select(term, d), log: known.select(log, d) }
+    let plain = known & !(far | p_is_0 | q_is_0 | infinite);
+    let lost = if wide { plain.select(lost(simd, p, excess, term), zero) } else { zero };
+    Apart { term: known.select(term, d), lost, log: known.select(log, d) }
 }

@@ -21,6 +21,29 @@ pub(crate) fn product<S: Isa>(
     [product, a.mul_add(b_low, a_low.mul_add(b, lost(simd, a, b, product)))]
 }
 
+/// `a / b` of numbers in two parts, rounded once but for little.
+#[inline(always)]
+pub(crate) fn quotient<S: Isa>(
+    simd: S,
+    [a, a_low]: [S::f64s; 2],
+    [b, b_low]: [S::f64s; 2],
+) -> S::f64s {
+    let quotient = a / b;
+    let product = quotient * b;
+    let left = (a - product) - quotient.mul_add(b_low, lost(simd, quotient, b, product)) + a_low;
+    let short = left / b;
+    // Of what is infinite nothing is known.
+    let known = short.abs().simd_lt(splat::<S, f64>(simd, f64::INFINITY));
+    known.select(quotient + short, quotient)
+}
+
+/// The same of one float.
+pub(crate) fn over(a: f64, [b, b_low]: [f64; 2]) -> f64 {
+    let quotient = a / b;
+    let short = ((-quotient).mul_add(b, a) - quotient * b_low) / b;
+    if short.is_finite() && short != 0.0 { quotient + short } else { quotient }
+}
+
 /// Which lanes of `f64` vectors.
 pub(crate) type Mask64<S> = <<S as Simd>::f64s as SimdBase<S>>::Mask;
 
@@ -84,6 +107,15 @@ impl<S: Isa, F: Element> Two<S, F> {
     pub(crate) fn low(self, simd: S) -> S::f64s {
         let zero = splat::<S, f64>(simd, 0.0);
         if Self::WIDE { self.low.simd_eq(self.low).select(self.low, zero) } else { zero }
+    }
+
+    /// The number, rounded, and what that took.
+    #[inline(always)]
+    pub(crate) fn split(self, simd: S) -> [S::f64s; 2] {
+        let rounded = self.rounded(simd);
+        let lost = (self.high - rounded) + self.low(simd);
+        let zero = splat::<S, f64>(simd, 0.0);
+        [rounded, if Self::WIDE { lost.simd_eq(lost).select(lost, zero) } else { zero }]
     }
 
     /// The number, rounded.

@@ -470,12 +470,12 @@ impl Layout<'_> {
 }
 
 /// The right to write some classes of some rows of the outputs.
-#[derive(Debug)]
 pub struct Span<'s> {
     outputs: &'s [RowsMut<'s>],
     rows: Range<usize>,
     classes: Range<usize>,
     index: usize,
+    stops: &'s dyn Fn() -> bool,
 }
 
 impl<'a> Spans<'a> {
@@ -528,11 +528,36 @@ impl<'a> Spans<'a> {
         let rows = start..(start + self.step).min(self.rows);
         let first = index % self.parts * self.width;
         let classes = first..first.saturating_add(self.width);
-        Some(Span { outputs: &self.outputs, rows, classes, index })
+        Some(Span { outputs: &self.outputs, rows, classes, index, stops: &|| false })
+    }
+}
+
+impl std::fmt::Debug for Span<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { outputs, rows, classes, index, stops: _ } = self;
+        let mut all = f.debug_struct("Span");
+        all.field("outputs", outputs).field("rows", rows).field("classes", classes);
+        all.field("index", index).finish_non_exhaustive()
+    }
+}
+
+impl<'s> Span<'s> {
+    /// The same, with a way to learn that nobody waits for it any longer.
+    pub(crate) fn until<'t>(self, stops: &'t dyn Fn() -> bool) -> Span<'t>
+    where
+        's: 't,
+    {
+        Span { stops, ..self }
     }
 }
 
 impl Span<'_> {
+    /// Whether nobody waits for it any longer, which it takes for good: what is written then does not
+    /// matter. For work that may take long, to ask now and then.
+    pub(crate) fn stops(&self) -> bool {
+        (self.stops)()
+    }
+
     /// Its rows.
     pub fn rows(&self) -> Range<usize> {
         self.rows.clone()
