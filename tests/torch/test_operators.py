@@ -94,6 +94,48 @@ def test_meta_device():
     assert x.grad.shape == x.shape
 
 
+def mixed(name):
+    """Arguments of a call, each of which in turn is on another device."""
+    x, y = torch.randn(5, 4), torch.randint(0, 4, (5,))
+    p, mask = torch.softmax(torch.randn(5, 4), 1), torch.ones(5, 4, dtype=torch.bool)
+    return {
+        "cross_entropy": {
+            "input": x, "target": y, "weight": torch.ones(4), "sample_weight": torch.ones(5),
+            "class_mask": mask,
+        },
+        "nll_loss": {"input": x, "target": y, "weight": torch.ones(4)},
+        "binary_cross_entropy": {"input": p, "target": p * 1, "weight": p * 1},
+        "binary_cross_entropy_with_logits": {"input": x, "target": p, "pos_weight": p * 1},
+        "kl_div": {"input": x, "target": p},
+        "kl_divergence_with_logits": {"p_logits": x, "q_logits": p, "class_mask": mask},
+        "entropy_with_logits": {"logits": x, "class_mask": mask},
+        "token_log_prob": {"input": x, "target": y, "class_mask": mask},
+        "softmax": {"input": x, "dim": 1, "class_mask": mask},
+    }[name]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits"]
+    + ["kl_div", "kl_divergence_with_logits", "entropy_with_logits", "token_log_prob", "softmax"],
+)
+@pytest.mark.parametrize("grad", [False, True])
+def test_tensors_of_several_devices_are_refused(name, grad):
+    call = mixed(name)
+    first, *others = [key for key, value in call.items() if isinstance(value, torch.Tensor)]
+    call[first].requires_grad_(grad)
+    for other in others:
+        given = {**call, other: call[other].to("meta")}
+        with pytest.raises(RuntimeError, match="device"):
+            getattr(ct, name)(**given)
+    given = {**call, first: call[first].to("meta")}
+    with pytest.raises(RuntimeError, match="device"):
+        getattr(ct, name)(**given)
+    if name == "cross_entropy":
+        with pytest.raises(RuntimeError, match="target must be on the device of input, cpu, got"):
+            ct.cross_entropy(call["input"] * 1, call["target"].to("meta"), inplace_grad=True)
+
+
 COMPILED = [
     "ce options mean",
     "ce soft options none",

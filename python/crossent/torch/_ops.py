@@ -9,7 +9,7 @@ of `_composed`: derivatives of derivatives, and with respect to targets and weig
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -188,6 +188,17 @@ def in_memory(tensors: Tensors) -> bool:
     return True
 
 
+def check_devices(names: Sequence[str], tensors: Tensors) -> None:
+    """Refuses tensors of several devices, which the dispatcher would give to the kernel of one."""
+    first = tensors[0]
+    assert first is not None
+    for name, x in zip(names, tensors, strict=True):
+        if x is not None and x.device != first.device:
+            raise RuntimeError(
+                f"{name} must be on the device of {names[0]}, {first.device}, got {x.device}"
+            )
+
+
 def unsized(x: Tensor) -> Tensor:
     """In place of a gradient that nobody wants."""
     return x.new_empty(0)
@@ -261,7 +272,8 @@ class Operator:
         inputs: int = 1,
         cuda: tuple[Callable[[Tensors, Options], bool], Callable[..., Any]] | None = None,
     ) -> None:
-        self.count = tensors.count("Tensor")
+        self.names = [each.split()[-1] for each in tensors.split(",")]
+        self.count = len(self.names)
         self.inputs = inputs
         self.formula, self.shape, self.cpu, self.axis, self.cuda = formula, shape, cpu, axis, cuda
         results = ", ".join(["Tensor"] * (1 + inputs))
@@ -301,6 +313,7 @@ class Operator:
                 direct: Tensor = direct_apply(self, options, grads, tensors, found, *inputs)
                 return direct
             return self._run(tensors, options, None, 0)[0]
+        check_devices(self.names, tensors)
         return self.op(*tensors, *options, None, grads)[0]
 
     def wanted(self, tensors: Tensors) -> int:
@@ -655,6 +668,7 @@ def cross_entropy_inplace(tensors: Tensors, options: Options) -> Tensor:
             "inplace_grad is for the kernels of CPU and CUDA, with a gradient with respect to "
             "input alone, and without transforms of functions"
         )
+    check_devices(cross_entropy.names, tensors)
     loss: Tensor = _InPlace.apply(x, others, options)
     return loss
 
@@ -1166,6 +1180,7 @@ def softmax(
         whole = softmax(input.unsqueeze(0), mask, kind, axis, temperature, softcap)
         return whole if kind == "logsumexp" else whole.squeeze(0)
     if _kernels(input):
+        check_devices(["input", "class_mask"], (input, mask))
         return _softmax(input, mask, kind, axis, temperature, softcap)
     _softmax_shape(input, mask, kind, axis, temperature, softcap)
     return composed.softmax(input, mask, kind, axis, temperature, softcap)
@@ -1185,6 +1200,7 @@ def token_log_prob(
     fused = input.is_cuda and HAS_TRITON and not transformed()
     fused = fused and mask is None and temperature == 1.0 and softcap is None
     if fused or _kernels(input):
+        check_devices(["input", "target", "class_mask"], (input, target, mask))
         answers: tuple[Tensor, ...] = _token(input, target, mask, axis, temperature, softcap)
         return answers
     _token_shape(input, target, mask, axis, temperature, softcap)
