@@ -42,12 +42,26 @@ def calls():
     }
 
 
-def interrupted(call):
+def long_rows():
+    """Calls of one row, by what they do: they take seconds, for which the row must be in memory."""
+    x = np.zeros(10**8, np.float32)
+    x[::7] = 1
+    grad = np.empty_like(x)
+    return {
+        "one row along": lambda: F.entropy_with_logits(x, softcap=3.0),
+        "one row, gradient": lambda: F.cross_entropy(x, 0, softcap=3.0, grad_out=grad),
+        "one pair of rows": lambda: F.js_divergence_with_logits(x, x),
+        "one pair, gradient": lambda: F.kl_divergence_with_logits(x, x, grad_out=grad),
+        "one row of elements": lambda: F.js_divergence(x, x),
+    }
+
+
+def interrupted(call, delay=DELAY):
     """Seconds from the signal to the exception."""
     sent = []
 
     def send():
-        time.sleep(DELAY)
+        time.sleep(delay)
         sent.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -60,6 +74,10 @@ def interrupted(call):
     finally:
         thread.join()
     raise AssertionError("the call ended before it was interrupted")
+
+
+def report(name, threads, seconds):
+    print(f"{name:24} {threads} threads: {1000 * seconds:6.0f} ms", flush=True)
 
 
 def main():
@@ -75,8 +93,15 @@ def main():
                 continue  # One thread does not share rows.
             seconds = interrupted(call)
             assert F.cross_entropy(x, target) == want
-            print(f"{name:24} {threads} threads: {1000 * seconds:6.0f} ms", flush=True)
+            report(name, threads, seconds)
             assert seconds < CALL / 3
+        for name, call in long_rows().items():
+            start = time.monotonic()
+            call()
+            whole = time.monotonic() - start
+            seconds = interrupted(call, whole / 8)
+            report(name, threads, seconds)
+            assert seconds < whole / 2
 
 
 if __name__ == "__main__":

@@ -317,12 +317,20 @@ def test_known_divergences(rng):
         (F.kl_divergence, np.inf, np.inf, (np.nan, np.nan, np.nan)),
         (F.kl_divergence, np.nan, 0.25, (np.nan, np.nan, np.nan)),
         (F.kl_divergence, 0.25, np.nan, (np.nan, np.nan, np.nan)),
+        (F.kl_divergence, 0, np.nan, (np.nan, np.nan, np.nan)),
+        (F.kl_divergence, np.nan, 0, (np.nan, np.nan, np.nan)),
+        (F.kl_divergence, 0, np.inf, (np.inf, -np.inf, 1)),
+        (F.kl_divergence, np.inf, 0, (np.inf, np.inf, -np.inf)),
         (F.js_divergence, 0, 0, (0, 0, 0)),
         (F.js_divergence, 0, 0.25, (np.log(2) / 8, -np.inf, np.log(2) / 2)),
         (F.js_divergence, 0.25, 0, (np.log(2) / 8, np.log(2) / 2, -np.inf)),
         (F.js_divergence, np.inf, np.inf, (np.nan, np.nan, np.nan)),
         (F.js_divergence, np.nan, 0.25, (np.nan, np.nan, np.nan)),
         (F.js_divergence, 0.25, np.nan, (np.nan, np.nan, np.nan)),
+        (F.js_divergence, 0, np.nan, (np.nan, np.nan, np.nan)),
+        (F.js_divergence, np.nan, 0, (np.nan, np.nan, np.nan)),
+        (F.js_divergence, 0.25, np.inf, (np.inf, -np.inf, np.inf)),
+        (F.js_divergence, np.inf, 0.25, (np.inf, np.inf, -np.inf)),
     ],
 )
 def test_edges_of_divergences(ours, p, q, want, dtype):
@@ -332,6 +340,57 @@ def test_edges_of_divergences(ours, p, q, want, dtype):
     for got, value in zip(ours(p, q, return_grad="both"), want, strict=True):
         rtol = 4e-3 if got.dtype.itemsize == 2 else tolerance
         np.testing.assert_allclose(got.astype(float).ravel(), np.full(3, float(value)), rtol)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize(
+    "ours, arguments, options, want",
+    [
+        (F.entropy, (0,), {}, (0, np.inf)),
+        (F.entropy, (1,), {}, (0, -1)),
+        (F.entropy, (np.inf,), {}, (-np.inf, -np.inf)),
+        (F.entropy, (np.nan,), {}, (np.nan, np.nan)),
+        (F.binary_entropy, (0,), {}, (0, np.inf)),
+        (F.binary_entropy, (1,), {}, (0, -np.inf)),
+        (F.binary_entropy, (np.nan,), {}, (np.nan, np.nan)),
+        (F.kl_div, (-np.inf, 0), {}, (0, 0)),
+        (F.kl_div, (np.inf, 0), {}, (0, 0)),
+        (F.kl_div, (-np.inf, 0.5), {}, (np.inf, -0.5)),
+        (F.kl_div, (np.inf, 0.5), {}, (-np.inf, -0.5)),
+        (F.kl_div, (np.nan, 0.5), {}, (np.nan, -0.5)),
+        (F.kl_div, (np.nan, 0), {}, (np.nan, 0)),
+        (F.kl_div, (-1, np.inf), {}, (np.inf, -np.inf)),
+        (F.kl_div, (-1, np.nan), {}, (np.nan, np.nan)),
+        (F.kl_div, (-np.inf, -np.inf), {"log_target": True}, (0, 0)),
+        (F.kl_div, (-1, -np.inf), {"log_target": True}, (0, 0)),
+        (F.kl_div, (-np.inf, 0), {"log_target": True}, (np.inf, -1)),
+        (F.kl_div, (-1, np.nan), {"log_target": True}, (np.nan, np.nan)),
+        (F.binary_cross_entropy, (0, 0), {}, (0, 0)),
+        (F.binary_cross_entropy, (1, 1), {}, (0, 0)),
+        (F.binary_cross_entropy, (0.5, np.nan), {}, (np.nan, np.nan)),
+        (F.binary_cross_entropy, (np.nan, 0.5), {}, (np.nan, np.nan)),
+        (F.binary_cross_entropy, (0.5, np.inf), {}, (np.nan, -np.inf)),
+    ],
+)
+def test_edges_of_elements(ours, arguments, options, want, dtype):
+    """Tables of docs/numerics.md."""
+    if ours in (F.kl_div, F.binary_cross_entropy):
+        options = {**options, "reduction": "sum"}
+    arrays = [np.full(1, value, dtype) for value in arguments]
+    for got, value in zip(ours(*arrays, return_grad=True, **options), want, strict=True):
+        np.testing.assert_array_equal(np.asarray(got).astype(float).ravel(), [float(value)])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("classes", [2, 3, 10, 100])
+def test_cross_entropy_is_entropy_plus_kl_div(dtype, classes, rng):
+    """To the 2 ulp of a float32 loss, beside parts in float64."""
+    t = rng.dirichlet(np.full(classes, 0.5), 5000).astype(dtype)
+    x = (rng.standard_normal((5000, classes)) * rng.choice([0.1, 3, 30], (5000, 1))).astype(dtype)
+    wide_x, wide_t = x.astype(np.float64), t.astype(np.float64)
+    kl = F.kl_div(F.log_softmax(wide_x, 1), wide_t, "none").sum(axis=1)
+    parts = (F.entropy(wide_t) + kl).astype(np.longdouble)
+    assert_within(F.cross_entropy(x, t, reduction="none"), parts, 2)
 
 
 def test_cross_entropy_is_entropy_plus_kl_divergence(rng):

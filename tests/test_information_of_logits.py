@@ -35,6 +35,69 @@ def pairs(kind, shape, dtype, rng):
     return a.astype(dtype), b.astype(dtype)
 
 
+def exact_in_nats(of, p, q):
+    """Of probabilities of mpmath."""
+    if of == "entropy":
+        return -mp.fsum(v * mp.log(v) for v in p)
+    if of == "kl":
+        return mp.fsum(v * mp.log(v / w) for v, w in zip(p, q, strict=True))
+    m = [(v + w) / 2 for v, w in zip(p, q, strict=True)]
+    return (exact_in_nats("kl", p, m) + exact_in_nats("kl", q, m)) / 2
+
+
+# Rows that took the most of what was left of the bar before the unit was held in two parts.
+HARD = {
+    2: [
+        ([5.661609856761573, 1.3236130805743591], [6.654581290571132, 0.6950484581900639]),
+        ([6.0581516637257735, 30.92785538567941], [6.058150491002363, 30.927855270228882]),
+        ([8.926870523952465, -8.683076006190262], [6.364098855381394, -9.246436997832877]),
+    ],
+    3: [
+        (
+            [-2.6626645965364544, -7.008230491895402, -3.995817044228623],
+            [-0.07541915616448946, -3.708002631705926, -3.5634704293408825],
+        ),
+        (
+            [-8.554754708062061, -4.445847289242207, 3.322612806852229],
+            [-8.193947767586252, -3.733796166895357, 2.9096730460323132],
+        ),
+    ],
+    5: [],
+    40: [],
+}
+
+
+@pytest.mark.parametrize("base", [None, 2, 10, 74, 0.5, 1.0001])
+@pytest.mark.parametrize("classes", HARD)
+def test_losses_in_every_base(base, classes, rng):
+    """Of float64, whose ulp has no room for a rounding of the unit."""
+    spread = rng.choice([0.3, 1, 3, 6], (60, 1))
+    a, b = (spread * rng.standard_normal((60, classes)) for _ in range(2))
+    for x, y in HARD[classes]:
+        a, b = np.vstack([a, x]), np.vstack([b, y])
+    unit = mp.log(base) if base else mp.mpf(1)
+    softmaxes = [[exact_softmax(row)[0] for row in rows] for rows in (a, b)]
+    given = [np.abs(rows) for rows in (a, b)]
+    given = [rows / rows.sum(axis=1, keepdims=True) for rows in given]
+    as_given = [[[mp.mpf(float(v)) for v in row] for row in rows] for rows in given]
+    calls = {
+        (F.entropy_with_logits, "entropy"): ((a,), softmaxes),
+        (F.kl_divergence_with_logits, "kl"): ((a, b), softmaxes),
+        (F.js_divergence_with_logits, "js"): ((a, b), softmaxes),
+        (F.entropy, "entropy"): (given[:1], as_given),
+        (F.js_divergence, "js"): (given, as_given),
+    }
+    for (function, of), (arrays, pairs) in calls.items():
+        got = function(*arrays, base=base)
+        want = [exact_in_nats(of, p, q) / unit for p, q in zip(*pairs, strict=True)]
+        what = f"{function.__name__}, base {base}"
+        assert_within(got, np.array([rounded(v) for v in want]), LOSS_BAR["float64"], what=what)
+    p = np.concatenate([given[0].ravel(), [0.016231805727555344, 1.1109038150566385e-05]])
+    want = [exact_in_nats("entropy", [mp.mpf(float(v)), 1 - mp.mpf(float(v))], None) for v in p]
+    want = np.array([rounded(v / unit) for v in want])
+    assert_within(F.binary_entropy(p, base=base), want, LOSS_BAR["float64"], what="binary_entropy")
+
+
 def exact_softmax(row):
     row = [mp.mpf(float(v)) for v in row]
     e = [mp.exp(v - max(row)) for v in row]
@@ -113,7 +176,6 @@ def test_of_itself(dtype, classes, rng):
 def test_edges_of_divergences(dtype, classes, axis):
     """The table of docs/numerics.md."""
     none, inf, nan = -np.inf, np.inf, np.nan
-    a, b = np.full((10, classes), none, dtype), np.full((10, classes), none, dtype)
     rows = [
         ((0, 0), (0, 0), 0, 0),
         ((0, none), (none, 0), inf, np.log(2)),
@@ -122,10 +184,12 @@ def test_edges_of_divergences(dtype, classes, axis):
         ((inf, 0), (0, 0), np.log(2), None),
         ((0, 0), (inf, 0), inf, None),
         ((inf, 0), (inf, 5), 0, 0),
+        ((inf, 0), (0, inf), inf, np.log(2)),
         ((inf, inf), (0, 0), nan, nan),
         ((none, none), (0, 0), nan, nan),
         ((nan, 0), (0, 0), nan, nan),
     ]
+    a, b = np.full((2, len(rows), classes), none, dtype)
     for i, (of_a, of_b, *_) in enumerate(rows):
         a[i, :2], b[i, :2] = of_a, of_b
     of_rows = lambda v: np.ascontiguousarray(v if axis == 1 else v.T)  # noqa: E731

@@ -371,7 +371,8 @@ def binary_cross_entropy_with_logits(
         The loss is float32 for 16-bit input, otherwise of the input's type, in nats, within 2 ulp
         (float32) or 3 (float64) of the real number; gradients have the input's type and are within
         6 or 8 ulp, of the larger of their two terms where those cancel. A weight of 0 on an
-        infinite loss counts nothing.
+        infinite loss counts nothing. A float32 mean of more than 64 losses, of which one outweighs
+        the others, may be 3.5 ulp off.
 
     Errors:
         TypeError: `input` is not of a float type; `target` is bool; a masked array.
@@ -460,7 +461,8 @@ def sigmoid_focal_loss(
         The loss is float32 for 16-bit input, otherwise of the input's type, in nats, within 2 ulp
         (float32) or 3 (float64) of the real number, gradients within 6 or 8: in float64 for a gamma
         of up to 20, beyond which a power costs gamma / 8 ulp. Gradients are finite at any logit and
-        any gamma; an error of theirs is one of the larger of their two terms where those cancel.
+        any gamma; an error of theirs is one of the larger of their two terms where those cancel. A
+        float32 mean of more than 64 losses, of which one outweighs the others, may be 3.5 ulp off.
 
     Errors:
         TypeError: `inputs` is not of a float type; `targets` is bool; a masked array.
@@ -540,7 +542,8 @@ def multilabel_soft_margin_loss(
         The loss; `(loss, grad)` with a gradient; `(loss, grad, hess)` with both; `(loss, hess)`.
         The loss is float32 for 16-bit input, otherwise of the input's type, in nats, within 2 ulp
         (float32) or 3 (float64) of the real number; gradients have the input's type and are within
-        6 or 8 ulp, of the larger of their two terms where those cancel.
+        6 or 8 ulp, of the larger of their two terms where those cancel. A float32 mean of more than
+        64 losses, of which one outweighs the others, may be 3.5 ulp off.
 
     Errors:
         TypeError: `input` is not of a float type; `target` is bool; a masked array.
@@ -617,7 +620,8 @@ def soft_margin_loss(
         The loss; `(loss, grad)` with a gradient; `(loss, grad, hess)` with both; `(loss, hess)`.
         The loss is float32 for 16-bit input, otherwise of the input's type, in nats, within 2 ulp
         (float32) or 3 (float64) of the real number; gradients have the input's type and are within
-        6 or 8 ulp.
+        6 or 8 ulp. A float32 mean of more than 64 losses, of which one outweighs the others, may be
+        3.5 ulp off.
 
     Errors:
         TypeError: `input` is not of a float type; `target` is bool; a masked array.

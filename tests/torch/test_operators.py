@@ -116,8 +116,17 @@ def mixed(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits"]
-    + ["kl_div", "kl_divergence_with_logits", "entropy_with_logits", "token_log_prob", "softmax"],
+    [
+        "cross_entropy",
+        "nll_loss",
+        "binary_cross_entropy",
+        "binary_cross_entropy_with_logits",
+        "kl_div",
+        "kl_divergence_with_logits",
+        "entropy_with_logits",
+        "token_log_prob",
+        "softmax",
+    ],
 )
 @pytest.mark.parametrize("grad", [False, True])
 def test_tensors_of_several_devices_are_refused(name, grad):
