@@ -142,7 +142,7 @@ sdist: build/sdist  ## Package the sources, for pip and for cargo, and build fro
 	CARGO_PROFILE_DEV_DEBUG=0 cargo package --locked
 
 matrix: build/wheel.stamp  ## Try the wheel in fresh environments: every Python, oldest and newest NumPy
-	$(PYTHON) tools/matrix.py dist/*.whl
+	$(PYTHON) tools/matrix.py $(ALL) dist/*.whl
 
 # The second build has another depth, another name, and its crates from another place.
 COPIES := build/reproducible/here build/reproducible/there/and-further

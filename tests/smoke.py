@@ -8,6 +8,7 @@ more than them and the standard library. -I keeps the checkout from being import
 
 import platform
 import sys
+import sysconfig
 from decimal import Decimal, getcontext
 from importlib import import_module, metadata, util
 
@@ -169,6 +170,9 @@ def refusals():
 
 def main():
     assert metadata.version("crossent") == crossent.__version__
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        # An extension that did not declare itself safe would have brought the lock back.
+        assert not sys._is_gil_enabled()
     rng = np.random.default_rng(0)
     known()
     for dtype in (np.float32, np.float64):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import crossent.functional as F
+from crossent._arguments import first, number
 
 Array: TypeAlias = NDArray[Any]
 
@@ -40,6 +41,7 @@ class Loss(ABC):
         **options: Any,
     ) -> tuple[Array, Array]:
         """The gradient and the diagonal of the Hessian of the sum of the rows' losses."""
+        check_weight(sample_weight, scores)
         _, grad, hess = self.compute(
             scores,
             target,
@@ -53,6 +55,7 @@ class Loss(ABC):
         self, scores: Array, target: Array, sample_weight: Array | None = None
     ) -> tuple[float, float]:
         """The sum of the rows' losses times the rows' weights, and that of the rows' weights."""
+        check_weight(sample_weight, scores)
         if sample_weight is None:
             total = float(len(scores))
         else:
@@ -86,7 +89,7 @@ class Softmax(Loss):
     """Cross-entropy of the softmax of K scores a row."""
 
     def __init__(self, *, weight: ArrayLike | None = None, label_smoothing: float = 0.0) -> None:
-        if not 0.0 <= label_smoothing <= 1.0:
+        if not 0.0 <= number("label_smoothing", label_smoothing) <= 1.0:
             raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
         self.weight = weight
         self.label_smoothing = label_smoothing
@@ -114,6 +117,7 @@ class Softmax(Loss):
         )
 
     def logits(self, probabilities: Array) -> Array:
+        check_probabilities(probabilities)
         with np.errstate(divide="ignore"):
             return np.log(probabilities)
 
@@ -135,6 +139,7 @@ class Sigmoid(Loss):
         return one_against_all(labels, scores)
 
     def logits(self, probabilities: Array) -> Array:
+        check_probabilities(probabilities)
         with np.errstate(divide="ignore"):
             logits: Array = np.log(probabilities) - np.log1p(-probabilities)
         return logits
@@ -175,9 +180,9 @@ class Focal(Sigmoid):
     convex = False
 
     def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0) -> None:
-        if not alpha <= 1.0:
+        if not number("alpha", alpha) <= 1.0:
             raise ValueError(f"alpha must be in [0, 1] or negative, got {alpha}")
-        if not (gamma >= 0.0 and isfinite(gamma)):
+        if not (number("gamma", gamma) >= 0.0 and isfinite(gamma)):
             raise ValueError(f"gamma must be at least 0 and finite, got {gamma}")
         self.alpha = alpha
         self.gamma = gamma
@@ -189,8 +194,34 @@ class Focal(Sigmoid):
         return F.sigmoid_focal_loss(scores, target, self.alpha, self.gamma, **options)
 
 
+def check_probabilities(probabilities: Array) -> None:
+    """Refuses what is outside of [0, 1]; a NaN is not."""
+    wrong = (probabilities < 0) | (probabilities > 1)
+    if wrong.any():
+        raise ValueError(
+            f"probabilities must be in [0, 1]: probabilities{first(wrong, probabilities)}"
+        )
+
+
+def check_weight(sample_weight: Array | None, scores: Array) -> None:
+    """Refuses weights that are not one a row, negative or no numbers."""
+    if sample_weight is None:
+        return
+    if sample_weight.shape != scores.shape[:1]:
+        raise ValueError(
+            f"sample_weight must have shape {scores.shape[:1]}, got {sample_weight.shape}"
+        )
+    wrong = ~(sample_weight >= 0)
+    if wrong.any():
+        raise ValueError(
+            f"sample_weight must not be negative or NaN: sample_weight{first(wrong, sample_weight)}"
+        )
+
+
 def class_indices(labels: Array, classes: int) -> Array:
     """Labels, which libraries keep as floats, as integers in [0, classes)."""
+    if labels.dtype.kind not in "fiub":
+        raise TypeError(f"labels must be an array of numbers, got {labels.dtype}")
     with np.errstate(invalid="ignore"):
         indices: Array = labels.astype(np.int32)
     wrong = (indices != labels) | (indices < 0) | (indices >= classes)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from crossent._arguments import plain
 from crossent.evaluation._evaluation import Evaluation
 from crossent.evaluation._extra import needs
 from crossent.evaluation._stream import checked_axis
@@ -76,7 +77,7 @@ def evaluate_dask(
     per_row, chunks = tuple(input.shape[i] for i in others), tuple(input.chunks[i] for i in others)
     if options.get("worst") and any(len(sizes) > 1 for sizes in chunks[1:]):
         raise ValueError("input must have one chunk on each axis but the first, for worst")
-    mask = None if class_mask is None else np.asarray(class_mask)
+    mask = None if class_mask is None else plain("class_mask", class_mask)
     if mask is not None:
         if mask.shape != (input.shape[axis],):
             raise ValueError(f"class_mask must have the shape {(input.shape[axis],)}, one a class")

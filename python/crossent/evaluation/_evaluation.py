@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from crossent._arguments import number
 from crossent.evaluation._cells import WEIGHT, Cells
 from crossent.evaluation._quantiles import Quantiles
 from crossent.evaluation._sums import Integers, rounded
@@ -116,10 +117,15 @@ class Evaluation:
         per_class: bool = False,
         worst: int = 0,
     ) -> None:
-        softcap = None if softcap is None else float(softcap)
+        softcap = None if softcap is None else number("softcap", softcap)
         self._reading = Reading(
-            kind, whole("ignore_index", ignore_index, None), float(temperature), softcap
+            kind,
+            whole("ignore_index", ignore_index, None),
+            number("temperature", temperature),
+            softcap,
         )
+        if not isinstance(top_k, Iterable):
+            raise TypeError(f"top_k must be integers, got {type(top_k).__name__}")
         self._ks = tuple(sorted({1, *(whole("top_k", k, 1) for k in top_k)}))
         self._bins = whole("bins", bins, 1)
         self._per_class = bool(per_class)

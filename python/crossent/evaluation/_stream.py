@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from crossent._arguments import plain
 from crossent.evaluation._evaluation import Evaluation, whole
 from crossent.evaluation._tokens import bytes_of
 
@@ -85,6 +86,11 @@ def evaluate(
     """
     if into is not None and options:
         raise ValueError(f"into has its own arguments, and {', '.join(options)} cannot be given")
+    if into is not None and not isinstance(into, Evaluation):
+        raise TypeError(f"into must be an Evaluation, got {type(into).__name__}")
+    for name, value in (("input", input), ("target", target)):
+        if value is None:
+            raise TypeError(f"{name} must be an array, got None")
     evaluation = Evaluation(**options) if into is None else into
     input, target, baseline, sample_weight, group = map(
         sliceable, (input, target, baseline, sample_weight, group)
@@ -107,7 +113,7 @@ def evaluate(
         bytes_per_row = None
     if bytes_per_row is not None and tuple(bytes_per_row.shape) != per_row:
         raise ValueError(f"byte_count must be a number or have the shape {per_row}")
-    mask = None if class_mask is None else np.asarray(class_mask)
+    mask = None if class_mask is None else plain("class_mask", class_mask)
     mask_has_rows = mask is not None and mask.ndim == len(shape) and len(mask) == shape[0] != 1
 
     length = shape[0]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossent import _core
+from crossent._arguments import first, plain
 from crossent.functional import kl_divergence_with_logits, logsumexp
 
 Array = NDArray[Any]
@@ -144,6 +145,10 @@ class Reading:
         )
 
 
+def is_bfloat16(array: Array) -> bool:
+    return bool(array.dtype.name == "bfloat16")
+
+
 def class_axis(ndim: int, axis: int | None) -> int:
     """torch's, where none is given."""
     return (min(1, ndim - 1) if axis is None else axis) % ndim
@@ -154,12 +159,10 @@ def as_logits(
 ) -> Array:
     """Log-probabilities are logits as they are; probabilities, which rows that count must have,
     need their logarithms."""
-    if isinstance(values, np.ma.MaskedArray):
-        raise TypeError(f"{name} must not be a masked array: its mask would be lost")
-    array = np.asarray(values)
+    array = plain(name, values)
     if kind != "probabilities":
         return array
-    if array.dtype.kind not in "fV":
+    if array.dtype.kind != "f" and not is_bfloat16(array):
         raise TypeError(f"{name} must be a floating-point array, got {array.dtype}")
     if array.dtype.itemsize < 4:
         array = array.astype(np.float32)
@@ -167,7 +170,8 @@ def as_logits(
     if negative.any():
         by_row = negative.any(axis=class_axis(array.ndim, axis)) if array.ndim else negative
         if by_row.shape != counts.shape or (by_row & counts).any():
-            raise ValueError(f"{name} must not have negative probabilities")
+            place = first(negative, array)
+            raise ValueError(f"{name} must not have negative probabilities: {name}{place}")
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.log(array))
 
@@ -202,16 +206,15 @@ def per_row(name: str, values: ArrayLike | None, shape: tuple[int, ...]) -> Floa
     """Numbers that are not negative, one a row."""
     if values is None:
         return None
-    if isinstance(values, np.ma.MaskedArray):
-        raise TypeError(f"{name} must not be a masked array: its mask would be lost")
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiuV":
+    array = plain(name, values)
+    if array.dtype.kind not in "fiu" and not is_bfloat16(array):
         raise TypeError(f"{name} must be an array of numbers, got {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name} must have target's shape {shape}, got {array.shape}")
     numbers = array.astype(np.float64)
-    if not (numbers >= 0).all() or np.isinf(numbers).any():
-        raise ValueError(f"{name} must be finite and not negative")
+    wrong = ~((numbers >= 0) & (numbers < np.inf))
+    if wrong.any():
+        raise ValueError(f"{name} must be finite and not negative: {name}{first(wrong, numbers)}")
     return numbers
 
 
@@ -221,7 +224,7 @@ def bytes_of(
     """Bytes of each row, and of the batch besides; None for either that was not given."""
     if byte_count is None:
         return None, None
-    given = np.asarray(byte_count)
+    given = plain("byte_count", byte_count)
     if given.dtype.kind not in "iu":
         raise TypeError(f"byte_count must be integers, got {given.dtype}")
     if given.shape == shape and shape:
@@ -243,7 +246,7 @@ def labels_of(
     """Labels of rows' groups: integers or strings."""
     if group is None:
         return None
-    array = np.asarray(group)
+    array = plain("group", group)
     if array.dtype.kind not in "iuUT":
         raise TypeError(f"group must be integers or strings, got {array.dtype}")
     if array.shape != shape:

@@ -78,6 +78,13 @@ def log_loss(
     Reference:
         `sklearn.metrics.log_loss`, whose arguments these are.
     """
+    for name, given in (
+        ("y_true", y_true),
+        ("y_proba", y_proba),
+        ("sample_weight", sample_weight),
+    ):
+        if isinstance(given, np.ma.MaskedArray):
+            raise TypeError(f"{name} must not be a masked array: its mask would be lost")
     dtype = [np.float64, np.float32]
     y_proba = check_array(
         y_proba,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import crossent.functional as F
+from crossent._arguments import number, plain
 
 __all__ = ["fit_temperature"]
 
@@ -90,7 +91,9 @@ def fit_temperature(
     Reference:
         Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks" (2017).
     """
-    low, high = bounds
+    if np.shape(bounds) != (2,):
+        raise TypeError(f"bounds must be two numbers, got {bounds!r}")
+    low, high = (number("bounds", bound) for bound in bounds)
     if not 0.0 <= low <= high:
         raise ValueError(f"bounds must be 0 <= low <= high, got {bounds}")
     rows = _Rows(logits, target, sample_weight)
@@ -113,8 +116,8 @@ class _Rows:
     def __init__(
         self, logits: ArrayLike, target: ArrayLike, sample_weight: ArrayLike | None
     ) -> None:
-        z = np.asarray(logits)
-        y = np.asarray(target)
+        z = plain("logits", logits)
+        y = plain("target", target)
         if z.dtype.kind != "f":
             z = z.astype(np.float64)
         if z.ndim not in (1, 2):
@@ -131,7 +134,7 @@ class _Rows:
         self.logits, self.target, self.classes = z, y, classes
         self.weight: Array | None = None
         if sample_weight is not None:
-            weight = np.asarray(sample_weight, np.float64)
+            weight = plain("sample_weight", sample_weight).astype(np.float64)
             if weight.shape != y.shape:
                 raise ValueError(f"sample_weight must have shape {y.shape}, got {weight.shape}")
             if not (weight >= 0).all():

@@ -293,6 +293,16 @@ class Operator:
         )
 
     def __call__(self, tensors: Tensors, options: Options) -> Tensor:
+        try:
+            return self._call(tensors, options)
+        except AttributeError:
+            # Of what is no tensor: said afterwards, as looking first takes time of every call.
+            for name, x in zip(self.names, tensors, strict=True):
+                if x is not None and not isinstance(x, Tensor):
+                    raise TypeError(f"{name} must be a tensor, got {type(x).__name__}") from None
+            raise
+
+    def _call(self, tensors: Tensors, options: Options) -> Tensor:
         x = tensors[0]
         assert x is not None
         grads = self.wanted(tensors)
@@ -1166,6 +1176,8 @@ torch.library.register_fake(
 
 def _kernels(x: Tensor) -> bool:
     """Whether a block's operator takes this tensor; else the formula does."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"input must be a tensor, got {type(x).__name__}")
     if transformed() or not (x.is_cpu or x.is_meta):
         return False
     return BFLOAT16 is not None or x.dtype != torch.bfloat16

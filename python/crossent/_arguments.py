@@ -1,0 +1,30 @@
+"""What arguments of the packages around the losses have in common: errors that name them."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def plain(name: str, values: ArrayLike) -> NDArray[Any]:
+    """An array, which no mask hides a part of."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array: its mask would be lost")
+    return np.asarray(values)
+
+
+def number(name: str, value: Any) -> float:
+    """A real number; a bool or a string is none."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, np.number)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    return float(value)
+
+
+def first(wrong: NDArray[np.bool_], values: NDArray[Any]) -> str:
+    """The place of the first element that is wrong, and its value."""
+    at = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+    place = f"[{', '.join(map(str, at))}]" if at else ""
+    return f"{place} = {values[at]}"
