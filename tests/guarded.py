@@ -30,6 +30,11 @@ ALONG = [*range(1, 20), *range(79, 82), *range(111, 177), 4095, 4096, 4097, 4113
 ACROSS = [(3, n) for n in range(1, 36)] + [(40, n) for n in (1, 7, 8, 9, 15, 16, 17, 33)]
 
 
+INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+# What a call is asked for: outputs of their own, one in the input's place, the losses alone.
+FORMS = ("outputs", "in place", "alone")
+
+
 class Guarded:
     """Memory with a page without access on either side."""
 
@@ -85,7 +90,10 @@ class Call:
         return self.rng.random(self.shape).astype(self.dtype)
 
     def classes(self):
-        return np.asarray(self.rng.integers(0, self.shape[self.axis], self.rows), np.int32)
+        count = self.shape[self.axis]
+        fits = [dtype for dtype in INTEGERS if count - 1 <= np.iinfo(dtype).max]
+        dtype = fits[self.rng.integers(len(fits))]
+        return np.asarray(self.rng.integers(0, count, self.rows), dtype)
 
     def of_rows(self):
         return np.asarray(self.rng.random(self.rows), self.wide) + self.wide(0.5)
@@ -210,11 +218,21 @@ def guard(value, layout):
     return value
 
 
-def outputs(args, options, layout):
+def outputs(args, options, layout, form="outputs"):
     """Room for what the call gives, and the options without the words that ask for it."""
     options = dict(options)
     hess, both = options.pop("hess", False), options.pop("both", False)
     maps = options.pop("map", None)
+    if form == "alone":
+        # An upstream gradient is of a gradient.
+        options.pop("grad_output", None)
+        return options
+    if form == "in place":
+        if maps is not None:
+            return {**options, **({"out": args[0]} if maps else {})}
+        return {**options, "grad_out": tuple(args) if both else args[0]} | (
+            {"return_grad": "both"} if both else {}
+        )
     room = [layout(a.shape, a.dtype)[0] for a in (args[0], args[-1])]
     if maps is not None:
         return {**options, **({"out": room[0]} if maps else {})}
@@ -232,19 +250,19 @@ def flat(answer):
     return [np.asarray(answer)]
 
 
-def walk(name, case, layout, note):
+def walk(name, case, layout, note, form="outputs"):
     """Calls a function at both edges, and compares with ordinary memory in the same layout."""
     for args, options in getattr(case, name)():
         layouts.allocate = layouts.fresh
         ordinary = [guard(a, layout) for a in args]
         kept = {k: guard(v, layout) for k, v in options.items()}
-        want = flat(getattr(F, name)(*ordinary, **outputs(args, kept, layout)))
+        want = flat(getattr(F, name)(*ordinary, **outputs(ordinary, kept, layout, form)))
         for edge in EDGES:
-            note(f"{name} {case.shape} axis {case.axis} {case.dtype} {layout.__name__} {edge}")
+            note(f"{name} {case.shape} {case.axis} {case.dtype} {layout.__name__} {edge} {form}")
             layouts.allocate = MEMORY[edge]
             inputs = [guard(a, layout) for a in args]
             own = {k: guard(v, layout) for k, v in options.items()}
-            got = flat(getattr(F, name)(*inputs, **outputs(args, own, layout)))
+            got = flat(getattr(F, name)(*inputs, **outputs(inputs, own, layout, form)))
             for a, b in zip(got, want, strict=True):
                 assert a.tobytes() == b.tobytes(), (name, args[0].shape, layout.__name__)
             del inputs, own, got
@@ -265,12 +283,12 @@ def main():
 
     for name in FUNCTIONS:
         for dtype in FLOATS:
-            # Two bytes are read through a conversion, which knows no tails but its own.
-            for n in ALONG if dtype.itemsize > 2 else ALONG[::3]:
-                walk(name, Call(rng, (2, n), 1, dtype), layouts.contiguous, note)
-            for shape in ACROSS:
-                walk(name, Call(rng, shape, 0, dtype), layouts.contiguous, note)
-                walk(name, Call(rng, shape[::-1], 1, dtype), layouts.contiguous, note)
+            for form in FORMS:
+                for n in ALONG if form == "outputs" else ALONG[::2]:
+                    walk(name, Call(rng, (2, n), 1, dtype), layouts.contiguous, note, form)
+                for shape in ACROSS if form == "outputs" else ACROSS[::2]:
+                    walk(name, Call(rng, shape, 0, dtype), layouts.contiguous, note, form)
+                    walk(name, Call(rng, shape[::-1], 1, dtype), layouts.contiguous, note, form)
             for layout in layouts.LAYOUTS[1:]:
                 for shape, axis in (((3, 37), 1), ((3, 150), 1), ((2, 5, 19), 1)):
                     walk(name, Call(rng, shape, axis, dtype), layout, note)
