@@ -1,9 +1,10 @@
 """Calls at random for as long as one likes, against the references in long double.
 
-usage: python fuzz.py SECONDS [DATABASE]
+usage: python fuzz.py SECONDS [DATABASE], or python fuzz.py --examples COUNT
 
 Hypothesis draws the calls and, of one that fails, finds the smallest; it is kept in the database
-and comes first in the next run. Prints how many calls were made of each function.
+and comes first in the next run. With a count, calls are the same in every run. Prints how many were
+made of each kind.
 """
 
 import functools
@@ -147,10 +148,6 @@ def losses_of_elements(data):
         gamma = data.draw(st.sampled_from([0.0, 1.0, 2.0, 2.5]))
         got = derived(F.sigmoid_focal_loss, x, target, gamma=gamma, **options)
         want = elements.focal(values, t, gamma=gamma)
-        assert_within(got[0], want.loss, 5)
-        bar = max(GRAD_BAR[got[1].dtype.name], 10 if got[1].dtype.itemsize > 2 else 0)
-        assert_within(got[1], want.grad, bar, want.scale)
-        return
     else:
         x, values = data.draw(array(shape, MASSES))
         got = derived(F.binary_cross_entropy, x, target, **options)
@@ -319,7 +316,7 @@ def information_of_logits(data):
     a, b = (with_options.warped(rows_last(v, axis), **given)[0] for v in (of_x, of_y))
     of_a, of_b = a - logsumexp(a), b - logsumexp(b)
     p, q = np.exp(of_a), np.exp(of_b)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         gaps = np.where(p == 0, 0, p * of_a)
         u = np.where(p == 0, 0, of_b - of_a)
         middle = np.log((p + q) / 2)
@@ -418,6 +415,13 @@ PROPERTIES = [
 
 
 def main():
+    if sys.argv[1] == "--examples":
+        profile = settings(max_examples=int(sys.argv[2]), deadline=None, derandomize=True,
+                           database=None, suppress_health_check=list(HealthCheck))  # fmt: skip
+        for property_ in PROPERTIES:
+            profile(given(st.data())(property_))()
+        print(sum(MADE.values()), crossent.simd_level())
+        return
     seconds = float(sys.argv[1])
     folder = sys.argv[2] if len(sys.argv) > 2 else "build/fuzz-python"
     profile = settings(

@@ -739,6 +739,11 @@ def all_losses(x, t, reduction="none"):
     )
 
 
+def reference_probabilities(x):
+    wide = x.astype(np.float64).astype(np.longdouble)
+    return elements.sigmoid(wide).astype(np.float64).astype(x.dtype)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_every_layout(layout, dtype, rng):
@@ -749,6 +754,11 @@ def test_every_layout(layout, dtype, rng):
         t, _ = like(other, targets)
         for name, got, want in all_losses(x, t):
             assert_result(got, want, name)
+        p, _ = like(layout, reference_probabilities(values))
+        got = F.binary_cross_entropy(p, t, None, "none", return_grad=True)
+        assert_result(got, elements.bce(p, targets), "probabilities")
+        got = F.sigmoid_focal_loss(x, t, return_grad=True)
+        assert_result(got, elements.focal(values, targets), "focal")
     for target_type in (np.int8, np.uint64, ">i4", np.float16, np.float64):
         got = F.binary_cross_entropy_with_logits(
             x, targets.astype(target_type), reduction="none", return_grad=True

@@ -102,6 +102,41 @@ def test_the_same_bits_at_any_number_of_threads(shape, axis, dtype, kind, rng):
     assert_within(plain_results[2], want.hess, reference.HESS_BAR[dtype])
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("shape", [(700, 301), (3, 90_001), (200_001, 2)], ids=str)
+def test_the_same_bits_of_every_loss_at_any_number_of_threads(shape, dtype, rng):
+    """Of those without class indices; the numbers of all are tested elsewhere, by one call each."""
+    x, z = ((rng.standard_normal(shape) * 4).astype(dtype) for _ in range(2))
+    p, q = (rng.random(shape).astype(dtype) for _ in range(2))
+    p[::5], q[::7] = 0, 0
+    grad = {"return_grad": True}
+    both = {"return_grad": "both", "axis": 1}
+    hess = {**grad, "return_hess": True}
+    calls = {
+        "probabilities": lambda: F.binary_cross_entropy(p, q, **grad),
+        "with logits": lambda: F.binary_cross_entropy_with_logits(x, q, pos_weight=p, **hess),
+        "focal": lambda: F.sigmoid_focal_loss(x, np.round(q), reduction="mean", **hess),
+        "soft margin": lambda: F.soft_margin_loss(x, 2 * np.round(q) - 1, **hess),
+        "multi-label": lambda: F.multilabel_soft_margin_loss(x, q, **hess),
+        "kl_div": lambda: F.kl_div(x, q, "sum", **grad),
+        "entropy": lambda: F.entropy(p, axis=1, base=2, **grad),
+        "binary entropy": lambda: F.binary_entropy(p, **grad),
+        "entropy of logits": lambda: F.entropy_with_logits(x, base=3, **hess),
+        "kl": lambda: F.kl_divergence(p, q, **both),
+        "js": lambda: F.js_divergence(p, q, **both),
+        "kl of logits": lambda: F.kl_divergence_with_logits(x, z, softcap=9.0, **both),
+        "js of logits": lambda: F.js_divergence_with_logits(x, z, **both),
+        "sigmoids": lambda: (F.sigmoid(x), F.logsigmoid(x)),
+    }
+    for name, call in calls.items():
+        crossent.set_num_threads(1)
+        want = [np.asarray(part).tobytes() for part in call()]
+        for threads in (2, 5):
+            crossent.set_num_threads(threads)
+            got = [np.asarray(part).tobytes() for part in call()]
+            assert got == want, f"{name} at {threads} threads"
+
+
 def small_calls(rng):
     """Small calls of every kind, with numbers among their inputs that stay in what they touch."""
     rows, classes = int(rng.integers(1, 40)), int(rng.choice([1, 2, 3, 10, 70, 90]))
@@ -190,6 +225,16 @@ def test_the_floors_move_every_byte(rng):
 
 def test_this_level_is_known():
     assert NATIVE in LEVELS
+
+
+@pytest.mark.parametrize("level", LEVELS[: LEVELS.index(NATIVE) + 1])
+def test_calls_at_random_on_every_instruction_set(level):
+    """The properties of `make fuzz-python`, a few times each."""
+    done = run("fuzz.py", "--examples", "60", CROSSENT_SIMD=level)
+    assert done.returncode == 0, done.stdout + done.stderr
+    count, reached = done.stdout.split()
+    assert reached == level
+    assert int(count) > 300
 
 
 @pytest.mark.parametrize("level", [None, *LEVELS[:-1]])
