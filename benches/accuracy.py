@@ -267,6 +267,61 @@ def exact_kl_divergence(p: list[float], q: list[float]) -> tuple[Number, list[Nu
     return plain(loss), [plain(log) for log in logs] + [plain(1 - a / b) for a, b in pairs]
 
 
+def exact_focal(x: float, t: float) -> tuple[Number, list[Number]]:
+    """With the balance 1/4 and the power 2."""
+    (entropy, _), [(slope, size)] = exact_bce_with_logits(x, t)
+    x, t = mp.mpf(x), mp.mpf(t)
+    up, down = 1 / (1 + mp.exp(-x)), 1 / (1 + mp.exp(x))
+    missed = t * down + (1 - t) * up
+    factor = (t / 4 + (1 - t) * 3 / 4) * missed**2
+    by_slope = 2 * times((1 - 2 * t) * up * down / missed, entropy) if missed else mp.zero
+    grad = factor * (slope + by_slope), factor * max(size, abs(by_slope))
+    return plain(times(factor, entropy)), [grad]
+
+
+def exact_binary_entropy(p: float) -> tuple[Number, list[Number]]:
+    p = mp.mpf(p)
+    log, log_rest = mp.log(p), mp.log1p(-p)
+    return plain(-p * log - (1 - p) * log_rest), [difference(log_rest, log)]
+
+
+def exact_js_divergence(p: list[float], q: list[float]) -> tuple[Number, list[Number]]:
+    pairs = [(mp.mpf(a), mp.mpf(b)) for a, b in zip(p, q, strict=True)]
+    sides = [[mp.log(2 * v / (a + b)) if v else -mp.inf for v in (a, b)] for a, b in pairs]
+    terms = [
+        times(a, of_a) + times(b, of_b) for (a, b), (of_a, of_b) in zip(pairs, sides, strict=True)
+    ]
+    return plain(mp.fsum(terms) / 2), [plain(side[i] / 2) for i in (0, 1) for side in sides]
+
+
+# Of confident rows that are near each other, all but the last of 60 digits cancel.
+@mp.workdps(200)
+def exact_kl_of_logits(a: list[float], b: list[float]) -> tuple[Number, list[Number]]:
+    p, q = softmax(a)[0], softmax(b)[0]
+    logs = [mp.log(v / w) for v, w in zip(p, q, strict=True)]
+    kl = mp.fsum(map(times, p, logs))
+    apart = mp.fsum(abs(w - v) for v, w in zip(p, q, strict=True))
+    first = [(v * (log - kl), v * max(abs(log), kl, apart)) for v, log in zip(p, logs, strict=True)]
+    second = [(w - v, max(abs(w - v), w * apart)) for v, w in zip(p, q, strict=True)]
+    return plain(kl), first + second
+
+
+@mp.workdps(200)
+def exact_js_of_logits(a: list[float], b: list[float]) -> tuple[Number, list[Number]]:
+    both = softmax(a)[0], softmax(b)[0]
+    slopes, total = [], mp.zero
+    for p, q in (both, both[::-1]):
+        logs = [mp.log(2 * v / (v + w)) / 2 for v, w in zip(p, q, strict=True)]
+        mean = mp.fsum(map(times, p, logs))
+        apart = mp.fsum(abs(w - v) for v, w in zip(p, q, strict=True))
+        slopes += [
+            (v * (log - mean), v * max(abs(log), mean, apart))
+            for v, log in zip(p, logs, strict=True)
+        ]
+        total += mean
+    return plain(total), slopes
+
+
 # The rows
 
 Rows = Iterator[tuple[Array, ...]]
@@ -322,6 +377,20 @@ def pairs_of_masses(rng: np.random.Generator, dtype: Any) -> Rows:
         yield np.tile(p, (3, 1)), np.concatenate([far, near, nearer]).astype(dtype)
 
 
+def pairs_of_logits(rng: np.random.Generator, dtype: Any) -> Rows:
+    """Unconfident to confident and far from 0; far from each other, near, and very near."""
+    for classes, count in SIZES:
+        z = rng.standard_normal((5, count, classes))
+        x = np.tile(np.concatenate([0.3 * z[0], 3 * z[1], 30 * z[2], 20 * z[3] + 300]), (3, 1))
+        step = np.repeat([3, 0.1, 1e-4], len(x) // 3)[:, None]
+        yield x.astype(dtype), (x + step * rng.standard_normal(x.shape)).astype(dtype)
+
+
+def one_by_one(rng: np.random.Generator, dtype: Any) -> Rows:
+    for p, _ in elements_of_probabilities(rng, dtype):
+        yield (p,)
+
+
 def targets(rng: np.random.Generator, count: int) -> Array:
     """Sure ones, then soft ones."""
     return np.concatenate([rng.integers(0, 2, count // 2), rng.random(count - count // 2)])
@@ -366,9 +435,36 @@ class Loss:
     answers: dict[str, Answer]
 
 
-def of_kl_divergence(p: Array, q: Array) -> tuple[Any, Any]:
-    loss, *grads = F.kl_divergence(p, q, return_grad="both")
-    return loss, np.concatenate(grads, -1)
+def both_gradients(function: Callable[..., Any]) -> Answer:
+    def answer(*arrays: Array) -> tuple[Any, Any]:
+        loss, *grads = function(*arrays, return_grad="both")
+        return loss, np.concatenate(grads, -1)
+
+    return answer
+
+
+def torch_focal(x: Any, t: Any) -> Any:
+    """The formula of torchvision.ops.sigmoid_focal_loss."""
+    p = torch.sigmoid(x)
+    loss = TF.binary_cross_entropy_with_logits(x, t, reduction="none")
+    loss = loss * (1 - (p * t + (1 - p) * (1 - t))) ** 2
+    return (0.25 * t + 0.75 * (1 - t)) * loss
+
+
+def torch_js(p: Any, q: Any) -> Any:
+    m = ((p + q) / 2).log()
+    return (TF.kl_div(m, p, reduction="none") + TF.kl_div(m, q, reduction="none")).sum(-1) / 2
+
+
+def scipy_js(p: Array, q: Array) -> Array:
+    m = (p + q) / 2
+    js: Array = (special.rel_entr(p, m) + special.rel_entr(q, m)).sum(-1) / 2
+    return js
+
+
+def jax_js(p: Any, q: Any) -> Any:
+    m = (p + q) / 2
+    return (jax_special.rel_entr(p, m) + jax_special.rel_entr(q, m)).sum(-1) / 2
 
 
 def torch_kl_divergence(p: Any, q: Any) -> Any:
@@ -476,10 +572,82 @@ LOSSES = [
         pairs_of_masses,
         exact_kl_divergence,
         {
-            "crossent": of_kl_divergence,
+            "crossent": both_gradients(F.kl_divergence),
             "torch": by_torch(torch_kl_divergence, inputs=2),
             "jax/optax": by_jax(lambda p, q: jax_special.kl_div(p, q).sum(-1), inputs=2),
             "SciPy": by_scipy(lambda p, q: special.kl_div(p, q).sum(-1)),
+        },
+    ),
+    Loss(
+        "js_divergence",
+        pairs_of_masses,
+        exact_js_divergence,
+        {
+            "crossent": both_gradients(F.js_divergence),
+            "torch": by_torch(torch_js, inputs=2),
+            "jax/optax": by_jax(jax_js, inputs=2),
+            "SciPy": by_scipy(scipy_js),
+        },
+    ),
+    Loss(
+        "kl_divergence_with_logits",
+        pairs_of_logits,
+        exact_kl_of_logits,
+        {
+            "crossent": both_gradients(F.kl_divergence_with_logits),
+            "torch": by_torch(
+                lambda a, b: torch.distributions.kl_divergence(
+                    torch.distributions.Categorical(logits=a),
+                    torch.distributions.Categorical(logits=b),
+                ),
+                inputs=2,
+            ),
+            "jax/optax": by_jax(
+                lambda a, b: optax.losses.kl_divergence(jax.nn.log_softmax(b), jax.nn.softmax(a)),
+                inputs=2,
+            ),
+            "SciPy": by_scipy(
+                lambda a, b: special.rel_entr(special.softmax(a, -1), special.softmax(b, -1)).sum(
+                    -1
+                )
+            ),
+        },
+    ),
+    Loss(
+        "js_divergence_with_logits",
+        pairs_of_logits,
+        exact_js_of_logits,
+        {
+            "crossent": both_gradients(F.js_divergence_with_logits),
+            "torch": by_torch(
+                lambda a, b: torch_js(torch.softmax(a, -1), torch.softmax(b, -1)), inputs=2
+            ),
+            "jax/optax": by_jax(
+                lambda a, b: jax_js(jax.nn.softmax(a), jax.nn.softmax(b)), inputs=2
+            ),
+            "SciPy": by_scipy(
+                lambda a, b: scipy_js(special.softmax(a, -1), special.softmax(b, -1))
+            ),
+        },
+    ),
+    Loss(
+        "binary_entropy",
+        one_by_one,
+        exact_binary_entropy,
+        {
+            "crossent": lambda p: F.binary_entropy(p, return_grad=True),
+            "torch": by_torch(lambda p: torch.special.entr(p) + torch.special.entr(1 - p)),
+            "jax/optax": by_jax(lambda p: jax_special.entr(p) + jax_special.entr(1 - p)),
+            "SciPy": by_scipy(lambda p: special.entr(p) + special.entr(1 - p)),
+        },
+    ),
+    Loss(
+        "sigmoid_focal_loss",
+        elements_of_logits,
+        exact_focal,
+        {
+            "crossent": lambda x, t: F.sigmoid_focal_loss(x, t, return_grad=True),
+            "torch": by_torch(torch_focal),
         },
     ),
 ]
@@ -490,9 +658,10 @@ LOSSES = [
 NOTES = """\
 Loss / gradient. (0), (inf), (NaN): so came out a number that is finite, and for (0) not 0. Numbers
 below the type's normal range are left out. Where two terms of a number cancel (gradients of soft
-targets and of entropies, `kl_div`), the ulp are those of the larger. A dash: no gradient, or no
-such function; where a library has the pieces of a loss, they were put together. scikit-learn's
-losses of logits are those of its estimators (`sklearn._loss`); `log_loss` clips probabilities."""
+targets, entropies and divergences, `kl_div`), the ulp are those of the larger; of divergences of
+logits, of p times the sum of |q - p| where that is larger. A dash: no gradient, or no such function;
+where a library has the pieces of a loss, they were put together. scikit-learn's losses of logits are
+those of its estimators (`sklearn._loss`); `log_loss` clips probabilities."""
 
 
 def worst_error(got: list[Array], numbers: list[Number], dtype: Any) -> str:
