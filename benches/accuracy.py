@@ -659,9 +659,9 @@ NOTES = """\
 Loss / gradient. (0), (inf), (NaN): so came out a number that is finite, and for (0) not 0. Numbers
 below the type's normal range are left out. Where two terms of a number cancel (gradients of soft
 targets, entropies and divergences, `kl_div`), the ulp are those of the larger; of divergences of
-logits, of p times the sum of |q - p| where that is larger. A dash: no gradient, or no such function;
-where a library has the pieces of a loss, they were put together. scikit-learn's losses of logits are
-those of its estimators (`sklearn._loss`); `log_loss` clips probabilities."""
+logits, of p times the sum of |q - p| where that is larger. A dash: no gradient, or no such
+function; where a library has the pieces of a loss, they were put together. scikit-learn's losses of
+logits are those of its estimators (`sklearn._loss`); `log_loss` clips probabilities."""
 
 
 def worst_error(got: list[Array], numbers: list[Number], dtype: Any) -> str:

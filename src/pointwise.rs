@@ -155,6 +155,8 @@ pub(crate) trait Pointwise: Copy + Sync {
     const DOMAIN: Domain = Domain::Everywhere;
     /// The most that calls ask for: there are no kernels for more.
     const MOST: u8 = wanted::SECOND;
+    /// Whether elements may have weights.
+    const WEIGHS: bool = Self::MOST >= wanted::FIRST;
 
     /// The loss and its derivatives, in the precision that `F` needs. What a caller does not want
     /// is not computed, as all of it is inlined.
@@ -175,7 +177,8 @@ struct Within<const UNIT: bool>;
 
 impl<const UNIT: bool> Pointwise for Within<UNIT> {
     const DOMAIN: Domain = if UNIT { Domain::Unit } else { Domain::NotNegative };
-    const MOST: u8 = wanted::FIRST;
+    const MOST: u8 = wanted::VALUE;
+    const WEIGHS: bool = true;
 
     #[inline(always)]
     fn at<S: Isa, F: Element>(&self, simd: S, _: &Point<S>) -> Jet<S> {
@@ -197,7 +200,7 @@ impl<const UNIT: bool> Pointwise for Within<UNIT> {
 
 /// How much of a [`Jet`] is wanted.
 pub(crate) mod wanted {
-    /// The value alone. What has no more than that has no weights either.
+    /// The value alone.
     pub(crate) const VALUE: u8 = 0;
     pub(crate) const FIRST: u8 = 1;
     pub(crate) const SECOND: u8 = 2;
@@ -733,7 +736,7 @@ fn compute<F: Element, L: Pointwise>(
         (wanted::VALUE, true) => {
             kernel::<{ wanted::VALUE }, true, _, F, L>(s, loss, upstream, from, few, to)
         }
-        (wanted::VALUE, false) if L::MOST >= wanted::FIRST => {
+        (wanted::VALUE, false) if L::WEIGHS => {
             kernel::<{ wanted::VALUE }, false, _, F, L>(s, loss, upstream, from, few, to)
         }
         (wanted::FIRST, true) if L::MOST >= wanted::FIRST => {

@@ -57,7 +57,11 @@ impl Settle for OfLogits<'_> {
         let tilt = (row.odds - one) / all * -mean_gap - row.others * inverse;
         let second = Coefficients { c: inverse, at_max: row.upstream * tilt / all, ..first };
         let factors = Factors { keep: one, patch: zero, first, second };
-        Settled { loss: self.unit.count(simd, entropy, lost), more: [zero; MORE], factors }
+        Settled {
+            loss: self.unit.count::<S, f64>(simd, entropy, lost),
+            more: [zero; MORE],
+            factors,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::common::Outputs;
 use super::elements::Elements;
 use crate::error::{Error, Result};
+use crate::float::Kind;
 use crate::pointwise::{Domain, Jet, Narrow, Point, Pointwise};
 use crate::simd::log1p::log_of_two;
 use crate::simd::two::{Two, quotient};
@@ -33,12 +34,20 @@ impl Unit {
         self.0 == [1.0, 0.0]
     }
 
-    /// Nats in this unit, of which also what a rounding took may be known. Not by a reciprocal: a fair
-    /// coin has 1 bit.
+    /// Nats in this unit, of which also what a rounding took may be known, in the precision that `F`
+    /// needs. Not by a reciprocal: a fair coin has 1 bit.
     #[inline(always)]
-    pub(super) fn count<S: Isa>(self, simd: S, nats: S::f64s, lost: S::f64s) -> S::f64s {
+    pub(super) fn count<S: Isa, F: Element>(
+        self,
+        simd: S,
+        nats: S::f64s,
+        lost: S::f64s,
+    ) -> S::f64s {
         if self.is_nat() {
             return nats;
+        }
+        if F::KIND == Kind::F32 {
+            return nats / simd::splat::<S, f64>(simd, self.0[0]);
         }
         quotient(simd, [nats, lost], self.0.map(|part| simd::splat::<S, f64>(simd, part)))
     }
@@ -76,10 +85,11 @@ impl<L: Pointwise> Pointwise for Measured<L> {
         let Jet { value, lost, first, second } = self.of.at::<S, F>(simd, p);
         let zero = simd::splat::<S, f64>(simd, 0.0);
         Jet {
-            value: self.unit.count(simd, value, lost),
+            value: self.unit.count::<S, F>(simd, value, lost),
             lost: zero,
-            first: self.unit.count(simd, first, zero),
-            second: self.unit.count(simd, second, zero),
+            // Derivatives have room for another rounding.
+            first: self.unit.count::<S, f32>(simd, first, zero),
+            second: self.unit.count::<S, f32>(simd, second, zero),
         }
     }
 
