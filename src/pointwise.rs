@@ -114,6 +114,18 @@ impl Domain {
         }
     }
 
+    /// Whether there may be elements outside.
+    fn may_be_outside<F: Element>(self, x: &[F], t: Option<&[F]>) -> bool {
+        let [zero, one] = [0.0, 1.0].map(F::of);
+        // Not by `any`, which looks at one after the other.
+        let below = |of: &[F]| of.iter().fold(false, |found, v| found | (*v < zero));
+        match self {
+            Self::Everywhere => false,
+            Self::Unit => below(x) || x.iter().fold(false, |found, v| found | (*v > one)),
+            Self::NotNegative => below(x) || t.is_some_and(below),
+        }
+    }
+
     /// The first element outside among those that count, if there is one: its row, its class, and which
     /// argument.
     ///
@@ -121,21 +133,41 @@ impl Domain {
     /// Where `interrupted` says so.
     pub(crate) fn look_for_outside<F: Element>(
         self,
-        input: Rows<'_>,
-        target: Option<Rows<'_>>,
-        sample: Option<Rows<'_>>,
+        input: &Rows<'_>,
+        target: Option<&Rows<'_>>,
+        sample: Option<&Rows<'_>>,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Option<(usize, usize, Argument)>> {
-        let found = match self {
-            Self::Everywhere => Found::default(),
-            Self::Unit => {
-                Job::looking(Within::<true>, input, None, sample).run::<F>(interrupted)?
+        let target = target.filter(|_| self == Self::NotNegative);
+        let (rows, classes) = (input.rows(), input.classes());
+        let across = goes_across(input);
+        let (height, width) = tile_shape::<F>(classes, across);
+        let spans = Spans::new(rows, (SPAN / classes.max(1)).max(height), Vec::new());
+        let found = memory::places(spans.count())?;
+        let crew = Crew::of(rows * classes, PARALLEL);
+        type Buffers<F> = ((Vec<F>, Vec<F>), Vec<F>);
+        pool::run(&spans, crew, interrupted, |span, s: &mut Buffers<F>| {
+            let ((x, t), own) = s;
+            let all = span.rows();
+            for start in all.clone().step_by(height) {
+                let rows = start..(start + height).min(all.end);
+                for first in (0..classes).step_by(width) {
+                    let classes = first..(first + width).min(classes);
+                    let tile = Tile { rows: rows.clone(), classes, across };
+                    let x = tile.lend_or_stage(input, x, false);
+                    let t = target.map(|target| tile.lend_or_stage(target, t, false));
+                    if !self.may_be_outside(x, t) {
+                        continue;
+                    }
+                    let own = sample.map(|sample| tile.lend_or_stage(sample, own, false));
+                    if let Some(outside) = tile.first_outside(self, x, t, own) {
+                        found[span.index()].set(outside).expect("a span is drawn once");
+                        return;
+                    }
+                }
             }
-            Self::NotNegative => {
-                Job::looking(Within::<false>, input, target, sample).run::<F>(interrupted)?
-            }
-        };
-        Ok(found.outside)
+        })?;
+        Ok(found.iter().find_map(|found| found.get().copied()))
     }
 
     /// Which argument is outside, if one is; a NaN is not.
@@ -155,8 +187,6 @@ pub(crate) trait Pointwise: Copy + Sync {
     const DOMAIN: Domain = Domain::Everywhere;
     /// The most that calls ask for: there are no kernels for more.
     const MOST: u8 = wanted::SECOND;
-    /// Whether elements may have weights.
-    const WEIGHS: bool = Self::MOST >= wanted::FIRST;
 
     /// The loss and its derivatives, in the precision that `F` needs. What a caller does not want
     /// is not computed, as all of it is inlined.
@@ -171,36 +201,9 @@ pub(crate) trait Pointwise: Copy + Sync {
     }
 }
 
-/// No loss, in [`Domain::Unit`] or else in [`Domain::NotNegative`]: to look for what is outside.
-#[derive(Clone, Copy, Debug)]
-struct Within<const UNIT: bool>;
-
-impl<const UNIT: bool> Pointwise for Within<UNIT> {
-    const DOMAIN: Domain = if UNIT { Domain::Unit } else { Domain::NotNegative };
-    const MOST: u8 = wanted::VALUE;
-    const WEIGHS: bool = true;
-
-    #[inline(always)]
-    fn at<S: Isa, F: Element>(&self, simd: S, _: &Point<S>) -> Jet<S> {
-        let zero = splat::<S, f64>(simd, 0.0);
-        Jet { value: zero, lost: zero, first: zero, second: zero }
-    }
-
-    #[inline(always)]
-    fn narrow<S: Isa>(&self, simd: S, x: S::f32s, t: S::f32s) -> Option<Narrow<S>> {
-        let zero = splat::<S, f32>(simd, 0.0);
-        let holds = if UNIT {
-            x.simd_ge(zero) & x.simd_le(splat::<S, f32>(simd, 1.0))
-        } else {
-            x.simd_ge(zero) & t.simd_ge(zero)
-        };
-        Some(Narrow { value: zero, first: zero, second: None, holds })
-    }
-}
-
 /// How much of a [`Jet`] is wanted.
 pub(crate) mod wanted {
-    /// The value alone.
+    /// The value alone. What has no more than that has no weights either.
     pub(crate) const VALUE: u8 = 0;
     pub(crate) const FIRST: u8 = 1;
     pub(crate) const SECOND: u8 = 2;
@@ -269,6 +272,28 @@ impl Tile {
         }
     }
 
+    /// The first of its elements outside of a domain, but for those of weight 0: its row, its class, and
+    /// which argument.
+    fn first_outside<F: Element>(
+        &self,
+        domain: Domain,
+        x: &[F],
+        t: Option<&[F]>,
+        sample: Option<&[F]>,
+    ) -> Option<(usize, usize, Argument)> {
+        let (row_step, class_step) = self.steps();
+        let all = (0..self.rows.len()).flat_map(|r| (0..self.classes.len()).map(move |c| (r, c)));
+        all.filter_map(|(r, c)| {
+            let at = r * row_step + c * class_step;
+            if sample.is_some_and(|sample| sample[at].wide() == 0.0) {
+                return None;
+            }
+            let which = domain.outside(x[at].wide(), t.map_or(0.0, |t| t[at].wide()))?;
+            Some((self.rows.start + r, self.classes.start + c, which))
+        })
+        .next()
+    }
+
     fn lend_or_stage<'b, F: Element>(
         &self,
         from: &Rows<'b>,
@@ -285,6 +310,17 @@ impl Tile {
             }
         }
     }
+}
+
+/// Whether neighbours in memory are rows.
+fn goes_across(input: &Rows<'_>) -> bool {
+    input.classes() == 1 || !input.classes_are_close()
+}
+
+/// Rows and classes of a tile.
+fn tile_shape<F>(classes: usize, across: bool) -> (usize, usize) {
+    let most = TILE / size_of::<F>();
+    if across { (most, 1) } else { ((most / classes.max(1)).max(1), classes.clamp(1, most)) }
 }
 
 /// The arrays of a tile. Without weights and upstream gradients of their own, elements have those
@@ -736,7 +772,7 @@ fn compute<F: Element, L: Pointwise>(
         (wanted::VALUE, true) => {
             kernel::<{ wanted::VALUE }, true, _, F, L>(s, loss, upstream, from, few, to)
         }
-        (wanted::VALUE, false) if L::WEIGHS => {
+        (wanted::VALUE, false) if L::MOST >= wanted::FIRST => {
             kernel::<{ wanted::VALUE }, false, _, F, L>(s, loss, upstream, from, few, to)
         }
         (wanted::FIRST, true) if L::MOST >= wanted::FIRST => {
@@ -770,30 +806,7 @@ impl Found {
     }
 }
 
-impl<'a, L: Pointwise> Job<'a, L> {
-    /// Of elements that are looked at, and no more.
-    fn looking(
-        loss: L,
-        input: Rows<'a>,
-        target: Option<Rows<'a>>,
-        sample: Option<Rows<'a>>,
-    ) -> Self {
-        Self {
-            input,
-            target,
-            weight: None,
-            positive: None,
-            sample,
-            upstream: (Upstream::Same(1.0), 1.0),
-            loss,
-            losses: None,
-            grad: None,
-            second: None,
-            share: 1.0,
-            in_place: false,
-        }
-    }
-
+impl<L: Pointwise> Job<'_, L> {
     /// Computes everything.
     ///
     /// # Errors
@@ -830,7 +843,7 @@ impl<'a, L: Pointwise> Job<'a, L> {
 
     /// Whether neighbours in memory are rows.
     fn across(&self) -> bool {
-        self.input.classes() == 1 || !self.input.classes_are_close()
+        goes_across(&self.input)
     }
 
     /// Whether an answer is the sum of few losses.
@@ -843,11 +856,7 @@ impl<'a, L: Pointwise> Job<'a, L> {
     fn span<F: Element>(&self, span: &mut Span<'_>, to: Places, s: &mut Scratch<F>) -> Found {
         let classes = self.input.classes();
         let across = self.across();
-        let most = TILE / size_of::<F>();
-        let (height, width) = match across {
-            true => (most, 1),
-            false => ((most / classes.max(1)).max(1), classes.clamp(1, most)),
-        };
+        let (height, width) = tile_shape::<F>(classes, across);
         let mut found = Found::default();
         let all = span.rows();
         for start in all.clone().step_by(height) {
@@ -939,21 +948,9 @@ impl<'a, L: Pointwise> Job<'a, L> {
 
         let mut found = Found::default();
         found.sum.add(seen.sum);
-        let (row_step, class_step) = tile.steps();
         if seen.outside {
-            let all =
-                (0..tile.rows.len()).flat_map(|r| (0..tile.classes.len()).map(move |c| (r, c)));
-            found.outside = all
-                .filter_map(|(r, c)| {
-                    let at = r * row_step + c * class_step;
-                    if from.weights.is_some_and(|[.., sample]| sample[at].wide() == 0.0) {
-                        return None;
-                    }
-                    let t = from.t.map_or(0.0, |t| t[at].wide());
-                    let which = L::DOMAIN.outside(from.x[at].wide(), t)?;
-                    Some((tile.rows.start + r, tile.classes.start + c, which))
-                })
-                .next();
+            let sample = from.weights.map(|[.., sample]| sample);
+            found.outside = tile.first_outside(L::DOMAIN, from.x, from.t, sample);
         }
         if self.input.classes() != 1 && to.losses.is_some() {
             add_rows(&s.value, tile, &mut s.sums, &mut s.lost);

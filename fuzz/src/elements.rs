@@ -243,16 +243,18 @@ fn focal(x: f64, t: f64, alpha: f64, gamma: f64) -> Term {
     let straight = times(1.0 - t, up) - times(t, down);
     let first = times(power, straight + pull);
     let second = times(power, slope + 2.0 * gamma * r * straight + curve);
-    let size = times(
-        power.abs(),
-        times(1.0 - t, up).abs() + times(t, down).abs() + pull.abs() + curve.abs(),
-    );
+    let parts = times(1.0 - t, up).abs() + times(t, down).abs() + pull.abs() + curve.abs();
+    let size = times(power.abs(), parts);
+    // A power below the normal range is coarse here, and may be brought back by what it multiplies.
+    let coarse = if power.abs() < f64::MIN_POSITIVE { f64::from_bits(1) } else { 0.0 };
+    let of_power =
+        |want: Want, by: f64| Want { slack: want.slack + times(coarse, by.abs()), ..want };
     // A power is as good as its logarithm, so many times.
     let roundings = FEW + 8.0 * times(gamma, log_m).abs().min(1e6);
     Term {
-        loss: Want::new(times(power, c), times(power.abs(), c.abs()), roundings),
-        first: Want::new(first, size, roundings),
-        second: Want::new(second, size, 2.0 * roundings),
+        loss: of_power(Want::new(times(power, c), times(power.abs(), c.abs()), roundings), c),
+        first: of_power(Want::new(first, size, roundings), parts),
+        second: of_power(Want::new(second, size, 2.0 * roundings), parts),
     }
 }
 

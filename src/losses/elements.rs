@@ -197,7 +197,8 @@ impl<'a> Elements<'a> {
         let seen = |view: &View<'a>| Rows::new(view.clone(), self.axis, order);
         let input = seen(&self.input);
         let target = self.target.as_ref().map(seen);
-        match L::DOMAIN.look_for_outside::<F>(input, target, sample, interrupted)? {
+        let sample = sample.as_ref();
+        match L::DOMAIN.look_for_outside::<F>(&input, target.as_ref(), sample, interrupted)? {
             None => Ok(()),
             Some(at) => Err(self.outside::<L>(order, at)),
         }
