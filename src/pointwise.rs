@@ -114,15 +114,39 @@ impl Domain {
         }
     }
 
-    /// Whether there may be elements outside.
-    fn may_be_outside<F: Element>(self, x: &[F], t: Option<&[F]>) -> bool {
-        let [zero, one] = [0.0, 1.0].map(F::of);
-        // Not by `any`, which looks at one after the other.
-        let below = |of: &[F]| of.iter().fold(false, |found, v| found | (*v < zero));
+    /// Whether there are elements outside, whether they count or not.
+    fn has_outside<F: Element>(self, x: &[F], t: Option<&[F]>) -> bool {
+        /// Whether one is below 0 or above `most`.
+        #[inline(never)]
+        fn kernel<S: Isa, F: Element>(simd: S, of: &[F], most: f64) -> bool {
+            simd.vectorize(
+                #[inline(always)]
+                || {
+                    let [zero, most] = [0.0, most].map(
+                        #[inline(always)]
+                        |v| splat::<S, F>(simd, F::of(v)),
+                    );
+                    let mut excess = zero;
+                    let mut whole = of.chunks_exact(simd::lanes::<S, F>());
+                    for v in &mut whole {
+                        let v = simd::load::<S, F>(simd, v);
+                        // In this order a NaN is passed over.
+                        excess = (v - most).max(-v).max(excess);
+                    }
+                    let rest = F::load_partial(simd, whole.remainder(), F::default());
+                    excess = (rest - most).max(-rest).max(excess);
+                    excess.simd_gt(zero).any_true()
+                },
+            )
+        }
+        let is_beyond =
+            |of: &[F], most: f64| dispatch!(simd::level(), s => kernel::<_, F>(s, of, most));
         match self {
             Self::Everywhere => false,
-            Self::Unit => below(x) || x.iter().fold(false, |found, v| found | (*v > one)),
-            Self::NotNegative => below(x) || t.is_some_and(below),
+            Self::Unit => is_beyond(x, 1.0),
+            Self::NotNegative => {
+                is_beyond(x, f64::INFINITY) || t.is_some_and(|t| is_beyond(t, f64::INFINITY))
+            }
         }
     }
 
@@ -156,7 +180,7 @@ impl Domain {
                     let tile = Tile { rows: rows.clone(), classes, across };
                     let x = tile.lend_or_stage(input, x, false);
                     let t = target.map(|target| tile.lend_or_stage(target, t, false));
-                    if !self.may_be_outside(x, t) {
+                    if !self.has_outside(x, t) {
                         continue;
                     }
                     let own = sample.map(|sample| tile.lend_or_stage(sample, own, false));
