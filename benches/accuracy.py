@@ -456,15 +456,10 @@ def torch_js(p: Any, q: Any) -> Any:
     return (TF.kl_div(m, p, reduction="none") + TF.kl_div(m, q, reduction="none")).sum(-1) / 2
 
 
-def scipy_js(p: Array, q: Array) -> Array:
+def js(rel_entr: Callable[..., Any], p: Any, q: Any) -> Any:
+    """Of a library that has the terms of relative entropies."""
     m = (p + q) / 2
-    js: Array = (special.rel_entr(p, m) + special.rel_entr(q, m)).sum(-1) / 2
-    return js
-
-
-def jax_js(p: Any, q: Any) -> Any:
-    m = (p + q) / 2
-    return (jax_special.rel_entr(p, m) + jax_special.rel_entr(q, m)).sum(-1) / 2
+    return (rel_entr(p, m) + rel_entr(q, m)).sum(-1) / 2
 
 
 def torch_kl_divergence(p: Any, q: Any) -> Any:
@@ -585,8 +580,8 @@ LOSSES = [
         {
             "crossent": both_gradients(F.js_divergence),
             "torch": by_torch(torch_js, inputs=2),
-            "jax/optax": by_jax(jax_js, inputs=2),
-            "SciPy": by_scipy(scipy_js),
+            "jax/optax": by_jax(lambda p, q: js(jax_special.rel_entr, p, q), inputs=2),
+            "SciPy": by_scipy(lambda p, q: js(special.rel_entr, p, q)),
         },
     ),
     Loss(
@@ -624,10 +619,11 @@ LOSSES = [
                 lambda a, b: torch_js(torch.softmax(a, -1), torch.softmax(b, -1)), inputs=2
             ),
             "jax/optax": by_jax(
-                lambda a, b: jax_js(jax.nn.softmax(a), jax.nn.softmax(b)), inputs=2
+                lambda a, b: js(jax_special.rel_entr, jax.nn.softmax(a), jax.nn.softmax(b)),
+                inputs=2,
             ),
             "SciPy": by_scipy(
-                lambda a, b: scipy_js(special.softmax(a, -1), special.softmax(b, -1))
+                lambda a, b: js(special.rel_entr, special.softmax(a, -1), special.softmax(b, -1))
             ),
         },
         digits=MANY_DIGITS,

@@ -21,7 +21,15 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
 from layouts import LAYOUTS, assert_only_view_written, like
-from reference import FLOATS, GRAD_BAR, LOSS_BAR, SOFTMAX_BAR, assert_result, assert_within
+from reference import (
+    FLOATS,
+    GRAD_BAR,
+    INTEGERS,
+    LOSS_BAR,
+    SOFTMAX_BAR,
+    assert_result,
+    assert_within,
+)
 
 import crossent
 import crossent.functional as F
@@ -46,6 +54,14 @@ FINITE = st.one_of(st.floats(-60, 60, width=32), st.integers(-3, 3).map(float))
 MASSES = st.one_of(
     st.sampled_from([0.0, 1.0, 0.5]), st.floats(0, 1, width=32, allow_subnormal=False)
 )
+
+
+@st.composite
+def rows_of_classes(draw):
+    """A shape, its class axis, the shape of its rows, and how many classes there are."""
+    shape = draw(SHAPES)
+    axis = draw(st.integers(0, len(shape) - 1))
+    return shape, axis, shape[:axis] + shape[axis + 1 :], shape[axis]
 
 
 @st.composite
@@ -84,10 +100,8 @@ WAYS = st.sampled_from(["new", "given", "in place"])
 
 @counted
 def cross_entropy(data):
-    shape = data.draw(SHAPES)
-    axis = data.draw(st.integers(0, len(shape) - 1))
+    shape, axis, rows, classes = data.draw(rows_of_classes())
     x, values = data.draw(array(shape, NUMBERS))
-    rows, classes = shape[:axis] + shape[axis + 1 :], shape[axis]
     options = {"axis": axis, "reduction": data.draw(st.sampled_from(["none", "mean", "sum"]))}
     if data.draw(st.booleans()):
         options["label_smoothing"] = data.draw(st.sampled_from([0.1, 0.5, 1.0]))
@@ -118,8 +132,7 @@ def cross_entropy(data):
 
 @counted
 def distributions(data):
-    shape = data.draw(SHAPES)
-    axis = data.draw(st.integers(0, len(shape) - 1))
+    shape, axis, _, _ = data.draw(rows_of_classes())
     x, values = data.draw(array(shape, NUMBERS))
     bar = SOFTMAX_BAR[values.dtype.name]
     with np.errstate(invalid="ignore"):
@@ -158,7 +171,6 @@ def losses_of_elements(data):
 
 # What long double loses of a difference of numbers of this size.
 LOST = np.longdouble(2) ** -58
-INTEGERS = [np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)]
 
 
 def near(got, want, bar, slack, what):
@@ -174,11 +186,6 @@ def near(got, want, bar, slack, what):
 
 def rows_last(values, axis):
     return np.moveaxis(np.asarray(values).astype(np.longdouble), axis, -1)
-
-
-def logsumexp(z):
-    top = np.max(z, axis=-1, keepdims=True)
-    return top + np.log(np.sum(np.exp(z - top), axis=-1, keepdims=True))
 
 
 def bars(dtype):
@@ -208,9 +215,7 @@ def classes_of(draw, rows, count):
 
 @counted
 def cross_entropy_with_options(data):
-    shape = data.draw(SHAPES)
-    axis = data.draw(st.integers(0, len(shape) - 1))
-    rows, count = shape[:axis] + shape[axis + 1 :], shape[axis]
+    shape, axis, rows, count = data.draw(rows_of_classes())
     x, values = data.draw(array(shape, FINITE))
     t = data.draw(classes_of(rows, count))
     target = like(data.draw(st.sampled_from(LAYOUTS)), t)[0]
@@ -250,14 +255,13 @@ def cross_entropy_with_options(data):
 
 @counted
 def negative_log_likelihood(data):
-    shape = data.draw(SHAPES)
-    axis = data.draw(st.integers(0, len(shape) - 1))
+    shape, axis, rows, count = data.draw(rows_of_classes())
     x, values = data.draw(array(shape, FINITE))
-    t = data.draw(classes_of(shape[:axis] + shape[axis + 1 :], shape[axis]))
+    t = data.draw(classes_of(rows, count))
     options = {"axis": axis, "reduction": data.draw(st.sampled_from(["none", "mean", "sum"]))}
     if data.draw(st.booleans()):
         elements = st.floats(0.125, 8, width=32)
-        options["weight"] = data.draw(arrays.arrays(np.float32, shape[axis], elements=elements))
+        options["weight"] = data.draw(arrays.arrays(np.float32, count, elements=elements))
     want = reference.nll_loss(values, t, **options)
     way, layout = data.draw(WAYS), data.draw(st.sampled_from(LAYOUTS))
     got = derived(F.nll_loss, x, t, way=way, layout=layout, **options)
@@ -271,8 +275,7 @@ def negative_log_likelihood(data):
 
 @counted
 def information(data):
-    shape = data.draw(SHAPES)
-    axis = data.draw(st.integers(0, len(shape) - 1))
+    shape, axis, _, _ = data.draw(rows_of_classes())
     base = data.draw(st.sampled_from([None, 2, 10]))
     unit = np.log(np.longdouble(base)) if base else np.longdouble(1)
     x, p = data.draw(array(shape, MASSES))
@@ -300,9 +303,7 @@ def information(data):
 
 @counted
 def information_of_logits(data):
-    shape = data.draw(SHAPES)
-    axis = data.draw(st.integers(0, len(shape) - 1))
-    rows, count = shape[:axis] + shape[axis + 1 :], shape[axis]
+    shape, axis, rows, count = data.draw(rows_of_classes())
     base = data.draw(st.sampled_from([None, 2, 10]))
     unit = np.log(np.longdouble(base)) if base else np.longdouble(1)
     dtypes = st.just(data.draw(DTYPES))
@@ -314,7 +315,7 @@ def information_of_logits(data):
     mask = options.get("class_mask")
     given = {**options, **({} if mask is None else {"class_mask": np.moveaxis(mask, axis, -1)})}
     a, b = (with_options.warped(rows_last(v, axis), **given)[0] for v in (of_x, of_y))
-    of_a, of_b = a - logsumexp(a), b - logsumexp(b)
+    of_a, of_b = (z - with_options.logsumexp(z) for z in (a, b))
     p, q = np.exp(of_a), np.exp(of_b)
     with np.errstate(divide="ignore", invalid="ignore"):
         gaps = np.where(p == 0, 0, p * of_a)
@@ -335,8 +336,8 @@ def information_of_logits(data):
     at = np.take_along_axis(of_a, target[..., None].astype(np.int64), -1)[..., 0]
     near(tokens.log_prob, at, bar, slack, "log-probability")
     near(tokens.entropy, -np.sum(gaps, -1), bar, slack, "entropy of tokens")
-    near(tokens.logsumexp, logsumexp(a)[..., 0], 4, slack + np.finfo(tokens.logsumexp.dtype).eps
-         * size * 4, "log-sum-exp")  # fmt: skip
+    slack += np.finfo(tokens.logsumexp.dtype).eps * size * 4
+    near(tokens.logsumexp, with_options.logsumexp(a)[..., 0], 4, slack, "log-sum-exp")
 
 
 @counted
@@ -370,12 +371,10 @@ def more_of_elements(data):
 @counted
 def refused(data):
     """What is out of range is refused, and nothing is written."""
-    shape = data.draw(SHAPES)
-    axis = data.draw(st.integers(0, len(shape) - 1))
-    rows, count = shape[:axis] + shape[axis + 1 :], shape[axis]
+    shape, axis, rows, count = data.draw(rows_of_classes())
     x, _ = data.draw(array(shape, MASSES))
     out = np.full_like(x, 7)
-    name, _ = data.draw(st.sampled_from([("cross_entropy", 0), ("nll_loss", 0), ("entropy", 1)]))
+    name = data.draw(st.sampled_from(["cross_entropy", "nll_loss", "entropy"]))
     if name == "entropy":
         at = data.draw(st.integers(0, x.size - 1))
         x[np.unravel_index(at, shape)] = -1

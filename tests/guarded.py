@@ -14,7 +14,7 @@ import sys
 
 import layouts
 import numpy as np
-from reference import FLOATS
+from reference import FLOATS, INTEGERS
 
 import crossent
 import crossent.functional as F
@@ -30,7 +30,6 @@ ALONG = [*range(1, 20), *range(79, 82), *range(111, 177), 4095, 4096, 4097, 4113
 ACROSS = [(3, n) for n in range(1, 36)] + [(40, n) for n in (1, 7, 8, 9, 15, 16, 17, 33)]
 
 
-INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 # What a call is asked for: outputs of their own, one in the input's place, the losses alone.
 FORMS = ("outputs", "in place", "alone")
 
@@ -227,13 +226,9 @@ def outputs(args, options, layout, form="outputs"):
         # An upstream gradient is of a gradient.
         options.pop("grad_output", None)
         return options
-    if form == "in place":
-        if maps is not None:
-            return {**options, **({"out": args[0]} if maps else {})}
-        return {**options, "grad_out": tuple(args) if both else args[0]} | (
-            {"return_grad": "both"} if both else {}
-        )
-    room = [layout(a.shape, a.dtype)[0] for a in (args[0], args[-1])]
+    room = [args[0], args[-1]]
+    if form != "in place":
+        room = [layout(a.shape, a.dtype)[0] for a in room]
     if maps is not None:
         return {**options, **({"out": room[0]} if maps else {})}
     options["grad_out"] = tuple(room) if both else room[0]

@@ -19,6 +19,7 @@ mp.dps = 60
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FLOATS = [np.dtype(np.float16), BFLOAT16, np.dtype(np.float32), np.dtype(np.float64)]
+INTEGERS = [np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)]
 
 # Error bars in ulp, by the type of the result. A 16-bit gradient is a float32 result rounded once.
 LOSS_BAR = {"float32": 2.0, "float64": 3.0}

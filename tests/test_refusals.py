@@ -13,6 +13,7 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 import pytest
+from reference import INTEGERS
 
 import crossent
 import crossent.functional as F
@@ -27,7 +28,6 @@ MODULES = {function: module for function, module in _core.losses() if module is 
 OF_CLASSES = ("cross_entropy", "nll_loss", "token_log_prob")
 FIRST = ("input", "inputs", "logits", "p", "p_logits")
 SECOND = ("target", "targets", "q", "q_logits")
-INTEGERS = [np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)]
 
 
 def arguments_of(name):

@@ -9,10 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
-def plain(name: str, values: ArrayLike) -> NDArray[Any]:
-    """An array, which no mask hides a part of."""
+def refuse_mask(name: str, values: Any) -> None:
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(f"{name} must not be a masked array: its mask would be lost")
+
+
+def plain(name: str, values: ArrayLike) -> NDArray[Any]:
+    """An array, which no mask hides a part of."""
+    refuse_mask(name, values)
     return np.asarray(values)
 
 
@@ -21,6 +25,15 @@ def number(name: str, value: Any) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, np.number)):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     return float(value)
+
+
+def whole(name: str, value: Any, least: int | None) -> int:
+    """An integer that is not too small."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return int(value)
 
 
 def first(wrong: NDArray[np.bool_], values: NDArray[Any]) -> str:

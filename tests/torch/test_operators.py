@@ -94,8 +94,8 @@ def test_meta_device():
     assert x.grad.shape == x.shape
 
 
-def mixed(name):
-    """Arguments of a call, each of which in turn is on another device."""
+def calls():
+    """Arguments of calls on the CPU, by the functions' names."""
     x, y = torch.randn(5, 4), torch.randint(0, 4, (5,))
     p, mask = torch.softmax(torch.randn(5, 4), 1), torch.ones(5, 4, dtype=torch.bool)
     return {
@@ -111,26 +111,13 @@ def mixed(name):
         "entropy_with_logits": {"logits": x, "class_mask": mask},
         "token_log_prob": {"input": x, "target": y, "class_mask": mask},
         "softmax": {"input": x, "dim": 1, "class_mask": mask},
-    }[name]  # fmt: skip
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "cross_entropy",
-        "nll_loss",
-        "binary_cross_entropy",
-        "binary_cross_entropy_with_logits",
-        "kl_div",
-        "kl_divergence_with_logits",
-        "entropy_with_logits",
-        "token_log_prob",
-        "softmax",
-    ],
-)
+@pytest.mark.parametrize("name", calls())
 @pytest.mark.parametrize("grad", [False, True])
 def test_tensors_of_several_devices_are_refused(name, grad):
-    call = mixed(name)
+    call = calls()[name]
     first, *others = [key for key, value in call.items() if isinstance(value, torch.Tensor)]
     call[first].requires_grad_(grad)
     for other in others:

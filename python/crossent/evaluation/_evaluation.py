@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crossent._arguments import number
+from crossent._arguments import number, whole
 from crossent.evaluation._cells import WEIGHT, Cells
 from crossent.evaluation._quantiles import Quantiles
 from crossent.evaluation._sums import Integers, rounded
@@ -817,15 +817,6 @@ class Evaluation:
             )
             for token in kept["worst"]
         ]
-
-
-def whole(name: str, value: Any, least: int | None) -> int:
-    """An integer that is not too small."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
-    if least is not None and value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return int(value)
 
 
 def total_is_number(cells: Cells, name: str) -> bool:

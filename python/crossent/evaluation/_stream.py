@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from crossent._arguments import plain
-from crossent.evaluation._evaluation import Evaluation, whole
+from crossent._arguments import plain, whole
+from crossent.evaluation._evaluation import Evaluation
 from crossent.evaluation._tokens import bytes_of
 
 # How much of the input a slice holds, where nothing is said.

@@ -12,6 +12,7 @@ from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import type_of_target
 
 import crossent.functional as F
+from crossent._arguments import refuse_mask
 
 __all__ = ["log_loss", "neg_log_loss_logits_scorer", "neg_log_loss_scorer"]
 
@@ -83,8 +84,7 @@ def log_loss(
         ("y_proba", y_proba),
         ("sample_weight", sample_weight),
     ):
-        if isinstance(given, np.ma.MaskedArray):
-            raise TypeError(f"{name} must not be a masked array: its mask would be lost")
+        refuse_mask(name, given)
     dtype = [np.float64, np.float32]
     y_proba = check_array(
         y_proba,
