@@ -129,6 +129,7 @@ impl Domain {
                     let mut excess = zero;
                     let mut whole = of.chunks_exact(simd::lanes::<S, F>());
                     for v in &mut whole {
+                        simd.prefetch(v, AHEAD);
                         let v = simd::load::<S, F>(simd, v);
                         // In this order a NaN is passed over.
                         excess = (v - most).max(-v).max(excess);
@@ -165,7 +166,8 @@ impl Domain {
         let target = target.filter(|_| self == Self::NotNegative);
         let (rows, classes) = (input.rows(), input.classes());
         let across = goes_across(input);
-        let (height, width) = tile_shape::<F>(classes, across);
+        // Nothing is computed that would have to stay in the caches.
+        let (height, width) = tile_shape(SPAN, classes, across);
         let spans = Spans::new(rows, (SPAN / classes.max(1)).max(height), Vec::new());
         let found = memory::places(spans.count())?;
         let crew = Crew::of(rows * classes, PARALLEL);
@@ -341,9 +343,8 @@ fn goes_across(input: &Rows<'_>) -> bool {
     input.classes() == 1 || !input.classes_are_close()
 }
 
-/// Rows and classes of a tile.
-fn tile_shape<F>(classes: usize, across: bool) -> (usize, usize) {
-    let most = TILE / size_of::<F>();
+/// Rows and classes of a tile of so many elements at the most.
+fn tile_shape(most: usize, classes: usize, across: bool) -> (usize, usize) {
     if across { (most, 1) } else { ((most / classes.max(1)).max(1), classes.clamp(1, most)) }
 }
 
@@ -880,7 +881,7 @@ impl<L: Pointwise> Job<'_, L> {
     fn span<F: Element>(&self, span: &mut Span<'_>, to: Places, s: &mut Scratch<F>) -> Found {
         let classes = self.input.classes();
         let across = self.across();
-        let (height, width) = tile_shape::<F>(classes, across);
+        let (height, width) = tile_shape(TILE / size_of::<F>(), classes, across);
         let mut found = Found::default();
         let all = span.rows();
         for start in all.clone().step_by(height) {

@@ -182,26 +182,14 @@ impl<'a> Elements<'a> {
         // A call that is refused changes nothing.
         if L::DOMAIN != Domain::Everywhere && !written.into_iter().flatten().all(ViewMut::is_fresh)
         {
-            self.look_for_outside::<F, L>(&order, sample.clone(), interrupted)?;
+            let (input, target) = (seen(self.input.clone()), self.target.clone().map(seen));
+            let (target, sample) = (target.as_ref(), sample.as_ref());
+            let found = L::DOMAIN.look_for_outside::<F>(&input, target, sample, interrupted)?;
+            if let Some(at) = found {
+                return Err(self.outside::<L>(&order, at));
+            }
         }
         Ok(self.reduce.answer(job(outputs)?, denominator * classes))
-    }
-
-    /// Checks that all elements that count are where a loss is defined.
-    fn look_for_outside<F: Element, L: Pointwise>(
-        &self,
-        order: &Order,
-        sample: Option<Rows<'a>>,
-        interrupted: &dyn Fn() -> bool,
-    ) -> Result<()> {
-        let seen = |view: &View<'a>| Rows::new(view.clone(), self.axis, order);
-        let input = seen(&self.input);
-        let target = self.target.as_ref().map(seen);
-        let sample = sample.as_ref();
-        match L::DOMAIN.look_for_outside::<F>(&input, target.as_ref(), sample, interrupted)? {
-            None => Ok(()),
-            Some(at) => Err(self.outside::<L>(order, at)),
-        }
     }
 
     fn outside<L: Pointwise>(

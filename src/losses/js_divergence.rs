@@ -28,34 +28,33 @@ impl Pointwise for JensenShannon {
     fn at<S: Isa, F: Element>(&self, simd: S, point: &Point<S>) -> Jet<S> {
         let (p, q) = (point.x, point.t);
         let [d, low] = two_sum(q, -p);
-        let (jet, low) = compare::<S, F>(simd, [p, q], two_sum(p, q), [[d, low], [-d, -low]]);
-        let value = jet.value + low;
-        Jet { value, lost: (jet.value - value) + low, ..jet }
+        let jet = compare::<S, F>(simd, [p, q], two_sum(p, q), [[d, low], [-d, -low]]);
+        let value = jet.value + jet.lost;
+        Jet { value, lost: (jet.value - value) + jet.lost, ..jet }
     }
 }
 
 /// The term and its derivatives for masses `p` and `q`, of which the sum and how far it is from `2p`
-/// and from `2q` are known in two parts; and what roundings took from the term, of `F = f64`.
+/// and from `2q` are known in two parts. What roundings took from the term is not put back.
 #[inline(always)]
 pub(super) fn compare<S: Isa, F: Element>(
     simd: S,
     [p, q]: [S::f64s; 2],
     sum: [S::f64s; 2],
     [from_p, from_q]: [[S::f64s; 2]; 2],
-) -> (Jet<S>, S::f64s) {
+) -> Jet<S> {
     let c = |v: f64| simd::splat::<S, f64>(simd, v);
     let of_p = apart::<S, F>(simd, p + p, sum, from_p);
     let of_q = apart::<S, F>(simd, q + q, sum, from_q);
     let [sum, low] = two_sum(of_p.term, of_q.term);
     // An infinite sum has a NaN for what it lost.
     let low = low.simd_eq(low).select(low + (of_p.lost + of_q.lost), c(0.0));
-    let jet = Jet {
+    Jet {
         value: c(0.25) * sum,
-        lost: c(0.0),
+        lost: c(0.25) * low,
         first: c(-0.5) * of_p.log + c(0.0),
         second: c(-0.5) * of_q.log + c(0.0),
-    };
-    (jet, c(0.25) * low)
+    }
 }
 
 /// Computes the divergence over an axis, and the gradients that `outputs` asks for.

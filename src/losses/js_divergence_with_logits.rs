@@ -45,7 +45,7 @@ impl Divergence for JensenShannon {
         let pick = |near: [S::f64s; 2], far: [S::f64s; 2]| {
             [close.select(near[0], far[0]), close.select(near[1], far[1])]
         };
-        let (jet, value_low) = compare::<S, F>(
+        let jet = compare::<S, F>(
             simd,
             pick([c(1.0), one_more], [small, large]),
             pick([both, low_of_both + ratio[1]], two_sum(small, large)),
@@ -57,8 +57,8 @@ impl Divergence for JensenShannon {
         let lows = [rises.select(p_low, q_low), rises.select(q_low, p_low)];
         let by_ratio = product(simd, [small, lows[0]], ratio);
         let d = pick(by_ratio, [far[0], far[1] + (lows[1] - lows[0])]);
-        let [near, near_low] = product(simd, [small, lows[0]], [value, value_low]);
-        let far_low = lows[0].mul_add(by_small, lows[1].mul_add(by_large, value_low));
+        let [near, near_low] = product(simd, [small, lows[0]], [value, jet.lost]);
+        let far_low = lows[0].mul_add(by_small, lows[1].mul_add(by_large, jet.lost));
         Seen {
             term: [close.select(near, jet.value), close.select(near_low, far_low)],
             stiff: c(0.0),

@@ -173,6 +173,13 @@ impl<D: Divergence> Job<'_, D> {
         Ok(sums.iter().map(|sum| sum.get().expect("every span was drawn")).sum())
     }
 
+    /// Numbers of nats in the unit of the answer.
+    fn measure(&self, nats: &mut [f64]) {
+        if self.unit != [1.0, 0.0] {
+            nats.iter_mut().for_each(|v| *v = over(*v, self.unit));
+        }
+    }
+
     fn block<F: Element>(
         &self,
         span: &mut Span<'_>,
@@ -200,12 +207,10 @@ impl<D: Divergence> Job<'_, D> {
         s.upstream.clear();
         memory::resize(&mut s.upstream, n.next_multiple_of(ROWS), 0.0);
         match &self.upstream {
-            Upstream::Same(g) => s.upstream.fill(over(*g, self.unit)),
-            Upstream::PerRow(g) => {
-                g.stage_column(rows.clone(), &mut s.upstream[..n]);
-                s.upstream.iter_mut().for_each(|g| *g = over(*g, self.unit));
-            }
+            Upstream::Same(g) => s.upstream.fill(*g),
+            Upstream::PerRow(g) => g.stage_column(rows.clone(), &mut s.upstream[..n]),
         }
+        self.measure(&mut s.upstream);
         let size = if along { classes } else { step * classes };
         for (out, grad) in s.out.iter_mut().zip(grads) {
             out.fit(if grad.is_some() { size } else { 0 });
@@ -246,7 +251,7 @@ impl<D: Divergence> Job<'_, D> {
             return;
         }
         s.totals.truncate(n);
-        s.totals.iter_mut().for_each(|total| *total = over(*total, self.unit));
+        self.measure(&mut s.totals);
         if let Some(output) = losses {
             span.write_column(output, rows.clone(), &s.totals);
         }
