@@ -248,6 +248,7 @@ fn kl_div<'py>(
     #[pyo3(from_py_with = reduction_of)] reduction: PyBackedStr,
     weighing: &Bound<'py, PyAny>,
     #[pyo3(from_py_with = log_target_of)] log_target: bool,
+    #[pyo3(from_py_with = base_of)] base: Option<f64>,
     #[pyo3(from_py_with = return_grad_of)] return_grad: bool,
     grad_output: Option<&Bound<'py, PyAny>>,
     grad_out: Option<&Bound<'py, PyAny>>,
@@ -272,7 +273,7 @@ fn kl_div<'py>(
         let call = if by_batch { call.by_batch()? } else { call };
         let derivatives = Derivatives::new(return_grad, grad_output, grad_out);
         call.run(&derivatives, None, |inputs, outputs, interrupted| {
-            compute::kl_div::kl_div(inputs, log_target, outputs, interrupted)
+            compute::kl_div::kl_div(inputs, log_target, base, outputs, interrupted)
         })
     })
 }

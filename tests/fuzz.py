@@ -206,6 +206,14 @@ def warp(draw, shape, needed):
     return chosen
 
 
+def lost(values, options):
+    """What a difference of logits may be off by: what long double loses of it, and of float64
+    logits that an option makes others, an ulp or three of theirs."""
+    size = 1 + 2 * np.max(np.abs(values.astype(float)))
+    made = values.dtype == np.float64 and not {"temperature", "softcap"}.isdisjoint(options)
+    return size * (8 * LOST + (6 * np.finfo(np.float64).eps if made else 0))
+
+
 @st.composite
 def classes_of(draw, rows, count):
     """Class indices, of any integer type that holds them."""
@@ -239,18 +247,22 @@ def cross_entropy_with_options(data):
     if "weight" in options:
         given["weight"] = options["weight"].astype(np.longdouble)
     want = with_options.cross_entropy(values, t, **given, grad_output=grad_output)
-    size = 1 + float(np.max(np.abs(values.astype(float)))) * 2
-    size *= 8 * (1 + options.get("z_loss", 0) * size)
+    size = 1 + 2 * float(np.max(np.abs(values.astype(float))))
+    by_square = 1 + options.get("z_loss", 0) * size
+    slack = lost(values, options) * by_square
+    for name in ("weight", "sample_weight"):
+        slack *= max(1, np.max(options.get(name, 1)))
     most = float(np.max(np.abs(want.grad)))
     loss_bar, grad_bar = bars(values.dtype)
     way, layout = data.draw(WAYS), data.draw(st.sampled_from(LAYOUTS))
     got = derived(F.cross_entropy, x, target, way=way, layout=layout, grad_output=grad_output,
                   **options)  # fmt: skip
-    slack = LOST * size * (1 if np.ndim(want.loss) else t.size)
-    near(got[0], want.loss, loss_bar, slack, "loss")
+    slack_of_all = slack * (1 if np.ndim(want.loss) else t.size)
+    near(got[0], want.loss, loss_bar, slack_of_all, "loss")
     # A z-loss may cancel the pull, and smoothing a mass.
     own = np.finfo(np.float64 if values.dtype == np.float64 else np.float32).eps
-    near(got[1], want.grad, grad_bar, LOST * size + 4 * own * most, "gradient")
+    near(got[1], want.grad, grad_bar, 8 * LOST * size * by_square + (slack + 4 * own) * most,
+         "gradient")  # fmt: skip
 
 
 @counted
@@ -322,8 +334,7 @@ def information_of_logits(data):
         u = np.where(p == 0, 0, of_b - of_a)
         middle = np.log((p + q) / 2)
         sides = [np.where(v == 0, 0, v * (of - middle)) for v, of in ((p, of_a), (q, of_b))]
-    size = 1 + float(np.max(np.abs([of_x.astype(float), of_y.astype(float)])))
-    slack = LOST * size * 8
+    slack = lost(np.array([of_x, of_y]), options)
     bar, _ = bars(of_x.dtype)
     plain = {"axis": axis, **options}
     measured = {**plain, "base": base}
@@ -336,7 +347,7 @@ def information_of_logits(data):
     at = np.take_along_axis(of_a, target[..., None].astype(np.int64), -1)[..., 0]
     near(tokens.log_prob, at, bar, slack, "log-probability")
     near(tokens.entropy, -np.sum(gaps, -1), bar, slack, "entropy of tokens")
-    slack += np.finfo(tokens.logsumexp.dtype).eps * size * 4
+    slack += np.finfo(tokens.logsumexp.dtype).eps * (1 + np.max(np.abs(of_x.astype(float)))) * 8
     near(tokens.logsumexp, with_options.logsumexp(a)[..., 0], 4, slack, "log-sum-exp")
 
 
@@ -358,14 +369,16 @@ def more_of_elements(data):
     near(got[0], np.mean(np.asarray(want.loss), -1), bar, LOST, "multi-label")
     x, values = data.draw(array(shape, FINITE))
     way, layout = data.draw(WAYS), data.draw(st.sampled_from(LAYOUTS))
-    loss, grad = derived(F.kl_div, x, target, "none", way=way, layout=layout)
+    base = data.draw(st.sampled_from([None, 2, 10]))
+    loss, grad = derived(F.kl_div, x, target, "none", base=base, way=way, layout=layout)
     p = t.astype(np.longdouble)
+    unit = np.log(np.longdouble(base)) if base else 1
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = np.where(p == 0, 0, p * np.log(p)), p * values.astype(np.longdouble)
     own = np.finfo(loss.dtype).eps
     scale = np.maximum(*map(np.abs, parts))
-    near(loss, parts[0] - parts[1], 0, own * 3 * scale, "kl_div")
-    near(grad, -p, bars(grad.dtype)[1], 0, "kl_div gradient")
+    near(loss, (parts[0] - parts[1]) / unit, 0.5, own * 3 * scale / unit, "kl_div")
+    near(grad, -p / unit, bars(grad.dtype)[1], 0, "kl_div gradient")
 
 
 @counted

@@ -142,6 +142,15 @@ def test_entropy(dtype, classes, base, rng, worst):
 
 
 @pytest.mark.parametrize("dtype", WIDE, ids=["float32", "float64"])
+def test_entropy_of_numbers_above_1(dtype, rng):
+    """Whose terms are of both signs."""
+    p = rng.uniform(0, 3, (2000, 30)).astype(dtype)
+    got = F.entropy(p)
+    size = np.sum(np.abs(wide(p) * log(p)), axis=-1)
+    assert_within(got, entropy(p), LOSS_BAR[np.dtype(dtype).name], size)
+
+
+@pytest.mark.parametrize("dtype", WIDE, ids=["float32", "float64"])
 @pytest.mark.parametrize("range", ["uniform", "small", "near one", "corners"])
 @pytest.mark.parametrize("base", [None, 2])
 def test_binary_entropy(dtype, range, base, rng, worst):
@@ -167,23 +176,27 @@ def test_binary_entropy(dtype, range, base, rng, worst):
 
 
 @pytest.mark.parametrize("dtype", WIDE, ids=["float32", "float64"])
-def test_kl_div(dtype, rng, worst):
+@pytest.mark.parametrize("base", [None, 2, 10, 0.5])
+def test_kl_div(dtype, base, rng, worst):
     t = distributions(rng, (2000, 10), dtype)
     with np.errstate(divide="ignore"):
         x = np.log(distributions(rng, (2000, 10), dtype))
     x[t == 0] = -np.inf
     name = np.dtype(dtype).name
-    got, grad = F.kl_div(x, t, "none", return_grad=True)
-    want, scale = kl_div(x, t)
-    worst(f"{name:9} kl_div", "", assert_within(got, want, LOSS_BAR[name], scale))
-    np.testing.assert_array_equal(grad, -t)
+    unit = np.log(np.longdouble(base)) if base else 1
+    got, grad = F.kl_div(x, t, "none", base=base, return_grad=True)
+    want, scale = (part / unit for part in kl_div(x, t))
+    worst(f"{name:9} kl_div", "", assert_within(got, want, LOSS_BAR[name], np.abs(scale)))
+    assert_within(grad, -wide(t) / unit, GRAD_BAR[name] if base else 0)
     # Logarithms as target.
     log_t = (rng.standard_normal((2000, 10)) * 20 - 30).astype(dtype)
     x = (rng.standard_normal((2000, 10)) * 20 - 30).astype(dtype)
-    got, grad = F.kl_div(x, log_t, "none", True, return_grad=True)
-    mass = np.exp(wide(log_t))
+    got, grad = F.kl_div(x, log_t, "none", True, base=base, return_grad=True)
+    mass = np.exp(wide(log_t)) / unit
     assert_within(got, mass * (wide(log_t) - wide(x)), LOSS_BAR[name])
     assert_within(grad, -mass, GRAD_BAR[name])
+    loss = crossent.KLDivLoss("none", True, base=base)
+    np.testing.assert_array_equal(loss(x, log_t), got)
 
 
 def entropy_with_logits(x, axis=-1):

@@ -338,6 +338,20 @@ def test_large_logits_far_from_each_other_in_memory(dtype, share, axis, rng):
     assert np.array_equal(F.softmax(x, axis=axis).sum(axis=axis), [1, 1, 1])
 
 
+@WIDE_TYPES
+@pytest.mark.parametrize("classes", [2, 3, 10, 300, 5000])
+def test_logsumexp(dtype, classes, rng, worst):
+    for spread in (1, 4, 30):
+        # About 0, too, where the largest and the rest cancel.
+        for at in (0, -1, -8):
+            x = (rng.standard_normal((20000 // classes + 2, classes)) * spread + at).astype(dtype)
+            want = reference.logsumexp(x, 1)
+            scale = np.maximum(np.abs(want), np.abs(x.max(axis=1)))
+            bar = 2 if dtype == np.float32 else 4
+            error = assert_within(F.logsumexp(x, 1), want, bar, scale)
+            worst(f"{dtype.name:9} logsumexp", f"{classes} classes", error)
+
+
 def test_losses_near_the_largest_float64():
     """Where products are split in two, the halves of such numbers overflow."""
     x = np.array([[0.0, 8e307, 1.0], [-8e307, 3e303, 5e302]])

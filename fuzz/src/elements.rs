@@ -339,7 +339,8 @@ pub fn run(bytes: &[u8]) -> Result<()> {
         }
     };
     let (w, v) = (repeated(&weight), repeated(&pos_weight));
-    let base = if loss.is_information() { one_of(u, &[None, Some(2.0)])? } else { None };
+    let measures = loss.is_information() || matches!(loss, Loss::KlDiv { .. });
+    let base = if measures { one_of(u, &[None, Some(2.0)])? } else { None };
     let unit = base.map_or(1.0, f64::ln);
     let weighing = Weighing::new(u, loss_kind(kind), &rows, !loss.is_information())?;
     let has_losses = loss.is_information() || weighing.reduction == Reduction::None;
@@ -378,7 +379,9 @@ pub fn run(bytes: &[u8]) -> Result<()> {
             Loss::Probabilities => {
                 l::binary_cross_entropy::binary_cross_entropy(&inputs, outputs, &never)
             }
-            Loss::KlDiv { log_target } => l::kl_div::kl_div(&inputs, log_target, outputs, &never),
+            Loss::KlDiv { log_target } => {
+                l::kl_div::kl_div(&inputs, log_target, base, outputs, &never)
+            }
             Loss::Entropy => l::entropy::entropy(&inputs, base, outputs, &never),
             Loss::BinaryEntropy => {
                 l::binary_entropy::binary_entropy(&inputs, base, outputs, &never)

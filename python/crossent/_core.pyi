@@ -134,6 +134,7 @@ def kl_div(
     reduction: str,
     weighing: _Weighing,
     log_target: bool,
+    base: float | None,
     return_grad: bool,
     grad_output: ArrayLike | None,
     grad_out: NDArray[Any] | None,

@@ -656,6 +656,7 @@ def kl_div(
     reduction: str = "mean",
     log_target: bool = False,
     *,
+    base: float | None = None,
     sample_weight: ArrayLike | None = None,
     denominator: float | None = None,
     empty: float = nan,
@@ -679,6 +680,8 @@ def kl_div(
             elements, which is not the divergence; `'batchmean'` divides by the length of the first
             axis, which is its mean over the rows of a batch.
         log_target: Whether `target` holds logarithms.
+        base: The base of the divergence's logarithm: 2 for bits; nats without. Those of `input` and
+            `target` are natural ones whatever it is.
         sample_weight: A weight a loss, of the losses' shape, on top of other weights. The mean
             divides by the sum of what was applied; weight 0 leaves a loss out, whatever its input.
         denominator: What `'mean'` divides by instead: across batches or processes, say.
@@ -694,20 +697,21 @@ def kl_div(
 
     Returns:
         The loss, or `(loss, grad)`. The loss is float32 for 16-bit input, otherwise of the input's
-        type, in nats. Each element is within 2 ulp (float32) or 3 (float64) of the larger of its
+        type. Each element is within 2 ulp (float32) or 3 (float64) of the larger of its
         two terms, whose difference vanishes where input and target agree; the gradient is exact, or
-        with `log_target` within 2 or 3 ulp.
+        with `log_target` or a `base` within 2 or 3 ulp.
 
     Errors:
         TypeError: `input` is not of a float type; `target` is bool; a masked array.
-        ValueError: shapes do not fit; `reduction` is not one; `grad_out` is read-only, overlaps
-            itself, or overlaps another argument without being `input`.
+        ValueError: shapes do not fit; `reduction` is not one; `base` is not positive or 1;
+            `grad_out` is read-only, overlaps itself, or overlaps another argument without being
+            `input`.
 
     Example:
         >>> import numpy as np
         >>> import crossent.functional as F
         >>> log_q = np.log([[0.5, 0.5], [0.9, 0.1]])
-        >>> F.kl_div(log_q, [[1.0, 0.0], [0.9, 0.1]], reduction="batchmean") / np.log(2)
+        >>> F.kl_div(log_q, [[1.0, 0.0], [0.9, 0.1]], reduction="batchmean", base=2)
         np.float64(0.5)
 
     Reference:
@@ -719,6 +723,7 @@ def kl_div(
         reduction,
         (sample_weight, denominator, empty),
         log_target,
+        base,
         return_grad,
         grad_output,
         grad_out,
@@ -754,8 +759,9 @@ def entropy(
 
     Returns:
         The entropies, or `(entropies, grad)`: float32 for 16-bit `p`, otherwise of its type, within
-        2 ulp (float32) or 3 (float64) of the real number where no `p` is above 1. The gradient is
-        within 6 or 8 ulp of the larger of its two terms, whose difference vanishes at 1/e.
+        2 ulp (float32) or 3 (float64) of the real number where no `p` is above 1, and elsewhere of
+        the sum of its terms' magnitudes. The gradient is within 6 or 8 ulp of the larger of its two
+        terms, whose difference vanishes at 1/e.
 
     Errors:
         TypeError: `p` is not of a float type; a masked array.
@@ -1276,7 +1282,9 @@ def token_log_prob(
         A `TokenLogProb`, or `(TokenLogProb, grad)`: `log_prob`, `entropy` and `logsumexp` in nats,
         float32 for 16-bit input, otherwise of the input's type, the first two within 2 ulp
         (float32) or 3 (float64) of the real number; `rank` in int64: classes above the target, of
-        which ties are none. The gradient has the input's type.
+        which ties are none; log-sum-exp is that of `logsumexp`. The gradient has the input's type
+        and is within 6 or 8 ulp of the sum of its terms' magnitudes: those of the target, of
+        $m - x_i$ and of its mean.
 
     Errors:
         TypeError: `input` is not of a float type; `target` not of an integer type; a masked array;
@@ -1501,7 +1509,8 @@ def logsumexp(
 
     Returns:
         The logarithms, float32 for 16-bit input, otherwise of the input's type; -inf for a sum of
-        nothing.
+        nothing. Within 2 ulp (float32) or 4 (float64) of the larger of the result and of $m$, which
+        may cancel.
 
     Errors:
         TypeError: `input` is not of a float type; a masked array.

@@ -517,6 +517,7 @@ class KLDivLoss:
     Arguments:
         reduction: `'mean'`, `'batchmean'`, `'sum'` or `'none'`.
         log_target: Whether `target` holds logarithms.
+        base: The base of the divergence's logarithm: 2 for bits; nats without.
         empty: The mean where no loss counts.
 
     Shape:
@@ -529,7 +530,7 @@ class KLDivLoss:
     Example:
         >>> import numpy as np
         >>> from crossent import KLDivLoss
-        >>> KLDivLoss("sum")(np.log([0.5, 0.5]), [1.0, 0.0]) / np.log(2)
+        >>> KLDivLoss("sum", base=2)(np.log([0.5, 0.5]), [1.0, 0.0])
         np.float64(1.0)
 
     Reference:
@@ -541,10 +542,12 @@ class KLDivLoss:
         reduction: str = "mean",
         log_target: bool = False,
         *,
+        base: float | None = None,
         empty: float = nan,
     ) -> None:
         self.reduction = reduction
         self.log_target = log_target
+        self.base = base
         self.empty = empty
 
     def __call__(
@@ -564,6 +567,7 @@ class KLDivLoss:
             target,
             self.reduction,
             self.log_target,
+            base=self.base,
             sample_weight=sample_weight,
             denominator=denominator,
             empty=self.empty,
@@ -573,4 +577,7 @@ class KLDivLoss:
         )
 
     def __repr__(self) -> str:
-        return f"KLDivLoss(reduction={self.reduction!r}, log_target={self.log_target})"
+        return (
+            f"KLDivLoss(reduction={self.reduction!r}, log_target={self.log_target}, "
+            f"base={self.base})"
+        )

@@ -7,10 +7,11 @@
 //! ```
 //!
 //! A mass of 0 adds nothing, whatever its logarithm. The difference vanishes where input and target
-//! agree: its error there is one of its terms.
+//! agree: its error there is one of its terms. Logarithms are natural ones; a base is that of the answer.
 
 use super::common::Outputs;
 use super::elements::Elements;
+use super::unit;
 use crate::error::Result;
 use crate::pointwise::{Jet, Narrow, Point, Pointwise};
 use crate::simd::exp::{NORMAL, exp_anywhere, exp_normal};
@@ -60,16 +61,17 @@ impl<const LOG_TARGET: bool> Pointwise for Divergence<LOG_TARGET> {
 /// the sum of the losses where they are not reduced.
 ///
 /// # Errors
-/// Where shapes do not fit, before anything is written; and where `interrupted` says so.
+/// Where shapes or the base do not fit, before anything is written; and where `interrupted` says so.
 pub fn kl_div(
     inputs: &Elements<'_>,
     log_target: bool,
+    base: Option<f64>,
     outputs: Outputs<'_>,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<f64> {
     if log_target {
-        inputs.run(Divergence::<true>, outputs, interrupted)
+        unit::run(inputs, Divergence::<true>, base, outputs, interrupted)
     } else {
-        inputs.run(Divergence::<false>, outputs, interrupted)
+        unit::run(inputs, Divergence::<false>, base, outputs, interrupted)
     }
 }

@@ -88,6 +88,7 @@ def _cases():
         add(f"kl_div {reduction}", "kl_div", [x], target=rand(5, 4), **ends)
     add("kl_div batchmean", "kl_div", [x], target=-rand(5, 4), reduction="batchmean",
         log_target=True)  # fmt: skip
+    add("kl_div bits", "kl_div", [x], target=rand(5, 4), base=2)
     add("ce one row", "cross_entropy", [normal(4)], target=torch.tensor(2))
     add("ce last axis", "cross_entropy", [normal(2, 3, 4)], target=classes(2, 3), axis=-1)
     add("ce denominator", "cross_entropy", [x], target=classes(5), denominator=3.0)

@@ -378,6 +378,7 @@ REFUSED = [
     (ValueError, "gamma", lambda d: ct.sigmoid_focal_loss(X.to(d), X.to(d), gamma=-1.0)),
     (ValueError, "reduction", lambda d: ct.soft_margin_loss(X.to(d), X.to(d), "batchmean")),
     (ValueError, "base", lambda d: ct.entropy(X.to(d), base=1.0)),
+    (ValueError, "base", lambda d: ct.kl_div(X.to(d), X.to(d), base=0)),
     (ValueError, "axis", lambda d: ct.entropy_with_logits(X.to(d), axis=5)),
     (ValueError, "q", lambda d: ct.kl_divergence(X.to(d), X[:2].to(d))),
     (ValueError, "q_logits", lambda d: ct.js_divergence_with_logits(X.to(d), X[:2].to(d))),

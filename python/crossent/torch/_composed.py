@@ -214,7 +214,7 @@ def pointwise(
     empty: float,
 ) -> Tensor:
     """`first` and `second` are alpha and gamma of the focal loss; `first` is whether the target of
-    `kl_div` holds logarithms."""
+    `kl_div` holds logarithms, `second` its base or 0."""
     x = wide(left_out(input, sample_weight, -1 if kind == "multilabel" else None))
     t = target.to(x.dtype)
     if kind == "probabilities":
@@ -232,6 +232,7 @@ def pointwise(
         p = torch.exp(t) if first else t
         x = x.masked_fill((p == 0) & ~torch.isnan(x), 0.0)
         losses = product(p, t - x) if first else torch.special.xlogy(t, t) - t * x
+        losses = losses * _unit(second or None)
     elif kind == "focal":
         wrong = t * torch.sigmoid(-x) + (1 - t) * torch.sigmoid(x)
         losses = product(wrong**second, _binary(x, t, None))

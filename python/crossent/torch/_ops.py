@@ -763,7 +763,7 @@ def _pointwise_cpu(
     if kind == "focal":
         own = {"alpha": first, "gamma": second}
     elif kind == "kl":
-        own = {"log_target": bool(first)}
+        own = {"log_target": bool(first), "base": second or None}
     elif kind != "soft margin":
         own = {"weight": weight}
     if kind == "logits":

@@ -412,6 +412,7 @@ def kl_div(
     reduction: str = "mean",
     log_target: bool = False,
     *,
+    base: float | None = None,
     sample_weight: Tensor | None = None,
     denominator: float | None = None,
     empty: float = nan,
@@ -426,6 +427,7 @@ def kl_div(
         reduction: `'mean'`, `'batchmean'`, `'sum'` or `'none'`. `'batchmean'` divides by the length
             of the first axis.
         log_target: Whether `target` holds logarithms.
+        base: The base of the divergence's logarithm: 2 for bits; nats without.
         sample_weight: A weight a loss, of the losses' shape; weight 0 leaves a loss out.
         denominator: What `'mean'` divides by instead.
         empty: The mean where no loss counts; the gradient is then 0.
@@ -447,7 +449,8 @@ def kl_div(
         `torch.nn.functional.kl_div`, whose meaning this follows.
     """
     tensors = (input, target, None, None, sample_weight)
-    options = ("kl", reduction, float(log_target), 0.0, denominator, empty)
+    _ops.check_base(base)
+    options = ("kl", reduction, float(log_target), base or 0.0, denominator, empty)
     return _ops.pointwise(tensors, options)
 
 

@@ -461,6 +461,7 @@ class KLDivLoss(torch.nn.KLDivLoss):
     Arguments:
         reduction: `'mean'`, `'batchmean'`, `'sum'` or `'none'`.
         log_target: Whether `target` holds logarithms.
+        base: The base of the divergence's logarithm: 2 for bits; nats without.
         empty: The mean where no loss counts.
 
     Shape:
@@ -485,9 +486,11 @@ class KLDivLoss(torch.nn.KLDivLoss):
         reduction: str = "mean",
         log_target: bool = False,
         *,
+        base: float | None = None,
         empty: float = nan,
     ) -> None:
         super().__init__(reduction=reduction, log_target=log_target)
+        self.base = base
         self.empty = empty
 
     def forward(
@@ -504,6 +507,7 @@ class KLDivLoss(torch.nn.KLDivLoss):
             target,
             self.reduction,
             self.log_target,
+            base=self.base,
             empty=self.empty,
             sample_weight=sample_weight,
             denominator=denominator,
