@@ -97,6 +97,45 @@ def test_token_log_prob():
         torch.testing.assert_close(a.cpu(), b)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_gradient_of_token_log_prob(dtype):
+    x, y = torch.randn(3, 5, 2).to(dtype), torch.randint(0, 5, (3, 2), dtype=torch.uint8)
+    arguments = (x, y, None, torch.rand(3, 2), torch.rand(3, 2), 1, 1.0, None)
+    got = _ops._token_backward_cuda(*moved(arguments))
+    want = _ops._token_backward_cpu(*arguments)
+    assert got.stride() == want.stride()
+    bar = 32 * torch.finfo(dtype).eps
+    torch.testing.assert_close(got.cpu(), want, rtol=bar, atol=bar)
+
+
+@pytest.mark.parametrize("dtype", _ops.UNSIGNED, ids=str)
+def test_unsigned_classes(dtype):
+    x, y = torch.randn(6, 5), (torch.arange(6) % 5)
+    options = (-100, "none", 0.0, 1, 1.0, None, 0.0, None, float("nan"))
+    arguments = [x, y.to(dtype), None, None, None, *options, None, 1]
+    want = _ops.cross_entropy._cpu(*arguments)
+    if dtype == torch.uint64:
+        arguments[1] = torch.tensor([*y[:5].tolist(), 2**64 - 100], dtype=dtype)
+    got = _ops.cross_entropy._cuda(*moved(arguments))
+    some = slice(0, 5 if dtype == torch.uint64 else 6)
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a.cpu()[some], b[some])
+    # Beyond int64: no class, and not that which is ignored.
+    assert got[0][5:].isnan().all() == (dtype == torch.uint64)
+    tokens = _ops._token_cuda(*moved((x, y.to(dtype))), None, 1, 1.0, None)
+    torch.testing.assert_close(tokens[0].cpu(), ct.token_log_prob(x, y).log_prob)
+
+
+def test_nothing_stays_nothing():
+    x, y = torch.randn(3, 5), torch.tensor([1, -100, 2])
+    options = (-100, "none", 0.0, 1, 1.0, None, 0.0, None, float("nan"))
+    upstream = torch.tensor([1.0, torch.inf, 2.0])
+    arguments = (x, y, None, None, None, *options, upstream, 1)
+    got = _ops.cross_entropy._cuda(*moved(arguments))[1].cpu()
+    assert (got[1] == 0).all()
+    torch.testing.assert_close(got, _ops.cross_entropy._cpu(*arguments)[1])
+
+
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -320,11 +320,17 @@ def test_in_place_is_in_place():
 def test_in_place_is_refused():
     w, x, y = linear()
     leaf = torch.randn(6, 5, requires_grad=True)
-    for each in (leaf, leaf.view(6, 5), leaf[:, :]):
+    part = torch.randn(8, 5)[:6].requires_grad_()
+    for each in (leaf, leaf.view(6, 5), leaf[:, :], part):
         before = leaf.detach().clone()
         with pytest.raises(RuntimeError, match="leaf that requires grad"):
             ct.cross_entropy(each, y, inplace_grad=True)
         assert torch.equal(leaf, before)
+    half = (x @ w.t()).half()
+    before = half.detach().clone()
+    with pytest.raises(RuntimeError, match="inplace_grad is not for float16"):
+        ct.cross_entropy(half, y, inplace_grad=True)
+    assert torch.equal(half, before)
     loss = ct.cross_entropy(torch.tanh(x @ w.t()), y, inplace_grad=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()

@@ -84,3 +84,41 @@ def test_modules(info):
         ours.load_state_dict(theirs.state_dict())
         arguments = [x.to(dtype) if x.is_floating_point() else x for x in given.args]
         compare(ours(*arguments), theirs(*arguments), arguments)
+
+
+def errors():
+    """Calls that torch refuses: the module that is made, if it is one, and what it is given."""
+    for op in OPS:
+        for each in op.error_inputs("cpu") if op.error_inputs_func else ():
+            sample = each.sample_input
+            given = (sample.input, *sample.args)
+            yield op.name, None, lambda f=op.name, x=given, k=sample.kwargs: FUNCTIONS[f](*x, **k)
+    for info in MODULES:
+        if info.module_error_inputs_func is None:
+            continue
+        made = info.module_error_inputs_func(
+            info, device="cpu", dtype=torch.float64, requires_grad=False, training=True
+        )
+        for each in made:
+            sample = each.module_error_input
+            yield (
+                info.name,
+                each.error_regex,
+                lambda i=info, s=sample: getattr(ct, i.module_cls.__name__)(
+                    *s.constructor_input.args, **s.constructor_input.kwargs
+                )(*s.forward_input.args, **s.forward_input.kwargs),
+            )
+
+
+def test_what_torch_refuses():
+    count = 0
+    for name, regex, call in errors():
+        if name == "nn.NLLLoss" and "expected scalar type" in regex:
+            # Weights of another type than the input are taken, as by every loss.
+            assert call().dtype == torch.float64
+            continue
+        # Of torch RuntimeError for most, here that of the argument's fault.
+        with pytest.raises((ValueError, TypeError, IndexError), match=r"^[a-z_]+ must"):
+            call()
+        count += 1
+    assert count >= 9

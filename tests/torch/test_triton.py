@@ -591,6 +591,17 @@ def test_kl_divergence_of_what_is_masked():
     assert grad[0, 1] == 0
 
 
+def test_kl_divergence_of_one_infinite_logit():
+    inf = torch.inf
+    a = tensor([[inf, 0, 0], [inf, 0, 0], [0, 0, 0], [inf, 0, 0]], torch.float32)
+    b = tensor([[inf, 0, 0], [0, 0, 0], [inf, 0, 0], [0, inf, 0]], torch.float32)
+    loss, grad = K.kl_divergence_with_logits(a, b, grad=True)
+    functional = pytest.importorskip("crossent.functional")
+    want = functional.kl_divergence_with_logits(numpy(a), numpy(b), return_grad=True)
+    np.testing.assert_allclose(numpy(loss), want[0], rtol=1e-6)
+    np.testing.assert_allclose(numpy(grad)[:2], want[1][:2], atol=1e-6)
+
+
 def want_binary(x, t, weight, pos):
     x, t, weight, pos = (np.asarray(v, np.longdouble) for v in (x, t, weight, pos))
     log = np.log1p(np.exp(-np.abs(x)))
@@ -634,6 +645,17 @@ def test_binary_cross_entropy_at_infinity():
     assert grad[:4].tolist() == [0, 0, -1, 1]
     assert torch.isnan(loss[4])
     assert torch.isnan(grad[4])
+
+
+def test_binary_cross_entropy_without_weight():
+    x = tensor([torch.inf, 1.0, -torch.inf, torch.nan], torch.float32)
+    t, w = tensor([0.0, 1.0, 1.0, 1.0], torch.float32), tensor([0.0, 1.0, 0.0, 0.0], torch.float32)
+    loss, grad = K.binary_cross_entropy_with_logits(x, t, weight=w, reduction="none", grad=True)
+    assert loss[[0, 2]].tolist() == grad[[0, 2]].tolist() == [0, 0]
+    assert loss[1] > 0
+    assert torch.isnan(loss[3])
+    loss, _ = K.binary_cross_entropy_with_logits(x[:3], t[:3], weight=w[:3], reduction="sum")
+    assert abs(loss.item() - np.log1p(np.exp(-1))) < 1e-6
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

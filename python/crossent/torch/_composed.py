@@ -8,6 +8,7 @@ not checked, for that would wait for the device: where a target is no class, the
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from math import inf, log, nan
 from typing import NamedTuple
 
@@ -36,14 +37,15 @@ def warp(x: Tensor, mask: Tensor | None, temperature: float, softcap: float | No
 
 class Rows(NamedTuple):
     """Rows of logits: how far each is below the maximum, and the logarithm of 1 + rest, the sum of
-    the exponentials of the others."""
+    the exponentials of the others. `pivot` is the maximum, and what derivatives take it for."""
 
     gap: Tensor
     maximum: Tensor
+    pivot: Tensor
     log: Tensor
 
     def logsumexp(self) -> Tensor:
-        return self.maximum + self.log
+        return self.pivot + self.log
 
     def log_softmax(self) -> Tensor:
         return -self.gap - self.log
@@ -53,18 +55,38 @@ class Rows(NamedTuple):
         return product(share, self.gap).sum(axis) + self.log.squeeze(axis)
 
 
+def lost(a: Tensor, b: Tensor) -> Tensor:
+    """What the rounding of a - b took (TwoSum: Knuth). Of a large difference it counts in the
+    exponential; of one that is not finite it is 0."""
+    d = a - b
+    seen = d - a
+    return ((a - (d - seen)) - (b + seen)).masked_fill(~torch.isfinite(d), 0.0)
+
+
 def rows_of(z: Tensor, axis: int) -> Rows:
-    """The gap of the maximum is the constant 0, so that its derivative, a sum of 1 and -1, is not
-    rounded."""
+    """What rows are measured from changes none of their numbers: a variable or a constant.
+
+    Where most of the probability is at the maximum, that is a variable, and its own gap the
+    constant 0: its derivative is minus the sum of the others', which are small, and not a
+    difference of 1 and almost 1. Elsewhere it is a constant, and the derivative that of its own
+    exponential, which a difference of 1 and the others' would lose.
+    """
     at = z.argmax(axis, keepdim=True)
     maximum = z.gather(axis, at)
     here = torch.zeros_like(z, dtype=torch.bool).scatter(axis, at, True)
-    gap = (maximum - z).masked_fill(here, 0.0)
-    rest = torch.exp(-gap).masked_fill(here, 0.0).sum(axis, keepdim=True)
+    fixed = maximum.detach()
+    others = torch.exp(z.detach() - fixed).masked_fill(here, 0.0).sum(axis, keepdim=True)
+    sure = others < 1.0
+    pivot = torch.where(sure, maximum, fixed)
+    gap = (pivot - z).masked_fill(here & sure, 0.0)
+    rest = (torch.exp(-gap) * (1.0 - lost(fixed, z.detach()))).masked_fill(here, 0.0)
+    rest = rest.sum(axis, keepdim=True)
+    # The maximum's own exponential less 1: it is 0, its derivative need not be.
+    rest = rest + torch.expm1(-gap.gather(axis, at))
     # Nothing above -inf, or no number. The sum knows where there are two classes or more.
     none = (maximum == -inf) | torch.isnan(maximum)
     rest = torch.where(none, maximum.masked_fill(~none, 0.0) * nan, rest)
-    return Rows(gap, maximum, torch.log1p(rest))
+    return Rows(gap, maximum, pivot, torch.log1p(rest))
 
 
 def product(weight: Tensor, x: Tensor) -> Tensor:
@@ -101,6 +123,12 @@ def reduce(
     return (total / divisor.masked_fill(none, 1.0)).masked_fill(none, empty)
 
 
+def indices(target: Tensor, classes: int) -> Tensor:
+    """Class indices in int64; what is beyond it is no class, and none that could be ignored."""
+    y = target.long()
+    return torch.where(y < 0, classes, y) if target.dtype == torch.uint64 else y
+
+
 def left_out(x: Tensor, sample_weight: Tensor | None, axis: int | None) -> Tensor:
     """Input that is harmless where the weight of its loss is 0."""
     if sample_weight is None:
@@ -129,7 +157,7 @@ def cross_entropy(
     classes = x.shape[axis]
     soft = target.is_floating_point()
     if not soft:
-        y = target.long().unsqueeze(axis)
+        y = indices(target, classes).unsqueeze(axis)
         live = y != ignore_index
         valid = (y >= 0) & (y < classes)
         x = x.masked_fill(~live, 0.0)
@@ -144,7 +172,7 @@ def cross_entropy(
         w = weight.to(z.dtype).reshape([-1] + [1] * (z.ndim - 1 - axis % z.ndim))
     counted = None
     if soft:
-        t = target.to(z.dtype)
+        t = left_out(target, sample_weight, axis).to(z.dtype)
         q = t if label_smoothing == 0.0 else t * (1 - label_smoothing) + label_smoothing / classes
         q = q if w is None else q * w
         losses = product(q, rows.gap + rows.log).sum(axis)
@@ -180,7 +208,7 @@ def nll_loss(
     empty: float,
 ) -> Tensor:
     x = wide(left_out(input, sample_weight, axis))
-    y = target.long().unsqueeze(axis)
+    y = indices(target, x.shape[axis]).unsqueeze(axis)
     live = y != ignore_index
     valid = (y >= 0) & (y < x.shape[axis])
     if x.shape[axis] == 0:
@@ -215,14 +243,17 @@ def pointwise(
 ) -> Tensor:
     """`first` and `second` are alpha and gamma of the focal loss; `first` is whether the target of
     `kl_div` holds logarithms, `second` its base or 0."""
-    x = wide(left_out(input, sample_weight, -1 if kind == "multilabel" else None))
-    t = target.to(x.dtype)
+    axis = -1 if kind == "multilabel" else None
+    x = wide(left_out(input, sample_weight, axis))
+    t = left_out(target, sample_weight, axis).to(x.dtype)
     if kind == "probabilities":
         # Torch's, for its clamps; by parts, because it refuses targets outside of [0, 1], and NaN.
         # With autocast it would be refused, which is for input of 16 bits.
         none = torch.isnan(x)
         known = x.masked_fill(none, 0.5)
-        with torch.autocast(x.device.type, enabled=False):
+        device = x.device.type
+        apart = torch.amp.is_autocast_available(device)
+        with torch.autocast(device, enabled=False) if apart else nullcontext():
             one = TF.binary_cross_entropy(known, torch.ones_like(x), reduction="none")
             zero = TF.binary_cross_entropy(known, torch.zeros_like(x), reduction="none")
         losses = torch.where(none, x.masked_fill(~none, 0.0) * nan, t * one + (1 - t) * zero)
@@ -372,7 +403,7 @@ def token_log_prob(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     z = warp(input, mask, temperature, softcap)
     rows = rows_of(z, axis)
-    y = target.long().unsqueeze(axis)
+    y = indices(target, z.shape[axis]).unsqueeze(axis)
     valid = (y >= 0) & (y < z.shape[axis])
     y = y.masked_fill(~valid, 0)
     log_prob = (-rows.gap.gather(axis, y) - rows.log).masked_fill(~valid, nan).squeeze(axis)

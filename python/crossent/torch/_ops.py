@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ PLAIN = (Tensor, torch.nn.Parameter)
 # Looked up here once, as small losses feel it.
 F16, BF16 = torch.float16, torch.bfloat16
 FLOATS = (F16, BF16, torch.float32, torch.float64)
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 HAS_TRITON = find_spec("triton") is not None
 # From this many bytes on NumPy asks for large pages.
 LARGE = 1 << 22
@@ -180,10 +182,10 @@ def transformed() -> bool:
 
 
 def in_memory(tensors: Tensors) -> bool:
-    """Whether each is a tensor of the CPU, and of no other kind."""
+    """Whether each is a tensor of the CPU, and of no other kind; nor negated when it is read."""
     # Not by `all`, whose generator takes twice the time.
-    for x in tensors:  # noqa: SIM110
-        if x is not None and not (type(x) in PLAIN and x.is_cpu):
+    for x in tensors:
+        if x is not None and not (type(x) in PLAIN and x.is_cpu and not x.is_neg()):
             return False
     return True
 
@@ -202,6 +204,13 @@ def check_devices(names: Sequence[str], tensors: Tensors) -> None:
 def unsized(x: Tensor) -> Tensor:
     """In place of a gradient that nobody wants."""
     return x.new_empty(0)
+
+
+def strided_as(slope: Tensor, x: Tensor) -> Tensor:
+    """A gradient with the strides that `torch.empty_like` gives it, as fake tensors have."""
+    if slope.stride() == torch.empty_like(x, device="meta").stride():
+        return slope
+    return torch.empty_like(x).copy_(slope)
 
 
 def derived(formula: Callable[..., Tensor], tensors: Tensors, options: Options, g: Tensor,
@@ -383,11 +392,8 @@ class Operator:
         if slope is None:
             return loss, unsized(x), *others
         if upstream is not None:
-            slope = slope.mul_(self._spread(upstream, tuple(options)))
-        like = torch.empty_like(x, device="meta").stride()
-        if slope.stride() != like:
-            slope = torch.empty_like(x).copy_(slope)
-        return loss, slope, *others
+            slope = scaled(slope, self._spread(upstream, tuple(options)))
+        return loss, strided_as(slope, x), *others
 
     def _fake(self, *arguments: Any) -> tuple[Tensor, ...]:
         tensors, (*options, _, grads) = arguments[: self.count], arguments[self.count :]
@@ -446,7 +452,8 @@ class Operator:
                 # Not the saved tensor itself, whose version counts.
                 found[i] = scaled(slopes[i].data, factor)
             else:
-                found[i] = (slopes[i] * factor).to(slopes[i].dtype)
+                product = (slopes[i] * factor).to(slopes[i].dtype)
+                found[i] = torch.where(slopes[i] == 0, slopes[i], product)
         return found
 
 
@@ -484,13 +491,19 @@ direct_apply: Any = super(torch.autograd.Function, _Direct).apply
 
 
 def scaled(slope: Tensor, factor: Tensor) -> Tensor:
-    """The gradient times the upstream gradient, in its place; without a pass where that is 1."""
+    """The gradient times the upstream gradient, in its place; without a pass where that is 1.
+
+    Nothing stays nothing: a row that does not count has no gradient, whatever comes from above."""
     if factor.ndim == 0 and factor.is_cpu and factor.item() == 1.0:
         return slope
     if HAS_TRITON and factor.ndim == 0 and slope.is_cuda and slope.is_contiguous():
         scaled_in_place: Tensor = triton().scale_(slope, factor)
         return scaled_in_place
-    return slope.mul_(factor)
+    # One that is not finite is in the sum, too.
+    if factor.is_cpu and isfinite(factor.sum().item()):
+        return slope.mul_(factor)
+    nothing = slope == 0
+    return slope.mul_(factor).masked_fill_(nothing, 0.0)
 
 
 # Cross-entropy
@@ -540,6 +553,11 @@ def rows_of(x: Tensor, axis: int) -> Tensor:
     return x.movedim(axis, -1).flatten(0, -2) if x.ndim > 1 else x.unsqueeze(0)
 
 
+def indices(target: Tensor, classes: int) -> Tensor:
+    """Class indices of a type that the fused kernels read."""
+    return composed.indices(target, classes) if target.dtype in UNSIGNED else target
+
+
 def unrows(slope: Tensor | None, like: Tensor, axis: int) -> Tensor | None:
     if slope is None:
         return None
@@ -559,12 +577,14 @@ def _cross_entropy_cuda(
     softcap: float | None, z_loss: float, denominator: None, empty: float, grad: bool,
     inplace: bool = False,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    soft = target.is_floating_point()
+    if target.is_floating_point():
+        target = rows_of(target, axis)
+    else:
+        target = indices(target, input.shape[axis]).flatten()
     loss, slope = triton().cross_entropy(
-        rows_of(input, axis), rows_of(target, axis) if soft else target.flatten(), weight=weight,
-        ignore_index=ignore_index, label_smoothing=label_smoothing, z_loss=z_loss,
-        reduction=reduction, softcap=softcap, temperature=temperature, grad=grad,
-        inplace_grad=inplace,
+        rows_of(input, axis), target, weight=weight, ignore_index=ignore_index,
+        label_smoothing=label_smoothing, z_loss=z_loss, reduction=reduction, softcap=softcap,
+        temperature=temperature, grad=grad, inplace_grad=inplace,
     )  # fmt: skip
     if reduction == "none":
         loss = loss.reshape(without(input.shape, axis, "input"))
@@ -667,8 +687,13 @@ def cross_entropy_inplace(tensors: Tensors, options: Options) -> Tensor:
     if not (torch.is_grad_enabled() and x.requires_grad) or torch.compiler.is_compiling():
         # A compiler plans its own memory.
         return cross_entropy(tensors, options)
+    if x.dtype == F16:
+        raise RuntimeError(
+            "inplace_grad is not for float16: its gradient, which would lose what is below 6e-8, "
+            "waits for the upstream gradient, and needs the logits then"
+        )
     owner = x._base if x._is_view() else x
-    if owner.is_leaf and owner.requires_grad:
+    if x.is_leaf or (owner.is_leaf and owner.requires_grad):
         raise RuntimeError(
             "inplace_grad would overwrite a leaf that requires grad (or a view of one): give it "
             "the result of an operation"
@@ -1076,7 +1101,8 @@ def _token_cuda(
     softcap: float | None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     shape = _token_shape(input, target, mask, axis, temperature, softcap)
-    found = triton().token_log_prob(rows_of(input, axis), target.flatten())
+    y = indices(target, input.shape[axis]).flatten()
+    found = triton().token_log_prob(rows_of(input, axis), y)
     return tuple(each.reshape(shape) for each in found[:4])
 
 
@@ -1100,7 +1126,8 @@ def _token_backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, 
     given = [g for g in upstream[:3] if g is not None]
     if not given:
         return None, *rest
-    if torch.is_grad_enabled() or upstream[2] is not None or not x.is_cpu:
+    fused = x.is_cpu or (x.is_cuda and HAS_TRITON)
+    if torch.is_grad_enabled() or upstream[2] is not None or not fused:
         again = torch.is_grad_enabled()
         with torch.enable_grad():
             leaf = x.view_as(x) if again else x.detach().requires_grad_()
@@ -1128,6 +1155,18 @@ def _token_backward_cpu(
         grad_output=(array(log_prob), array(entropy)), grad_out=array(out),
     )  # fmt: skip
     return out
+
+
+def _token_backward_cuda(
+    input: Tensor, target: Tensor, mask: None, log_prob: Tensor, entropy: Tensor, axis: int,
+    temperature: float, softcap: None,
+) -> Tensor:  # fmt: skip
+    y = indices(target, input.shape[axis]).flatten()
+    pair = (log_prob.flatten(), entropy.flatten())
+    found = triton().token_log_prob(rows_of(input, axis), y, grad_output=pair)[4]
+    slope = unrows(found, input, axis)
+    assert slope is not None
+    return strided_as(slope, input)
 
 
 _WARP = "int axis, float temperature, float? softcap"
@@ -1169,6 +1208,7 @@ _sigmoid = _block("sigmoid", _sigmoid_cpu, _sigmoid_fake, _sigmoid_setup, _sigmo
 _token = _block("token_log_prob", _token_cpu, _token_fake, _token_setup, _token_backward)
 LIBRARY.impl("token_log_prob", _token_cuda, "CUDA")
 LIBRARY.impl("token_log_prob_backward", _token_backward_cpu, "CPU")
+LIBRARY.impl("token_log_prob_backward", _token_backward_cuda, "CUDA")
 torch.library.register_fake(
     "crossent::token_log_prob_backward", lambda input, *rest: torch.empty_like(input), lib=LIBRARY
 )

@@ -155,13 +155,9 @@ def _summarise(x: Tensor, targets: Targets, rules: Rules) -> tuple[Tensor, Tenso
 
 
 def _below(a: Tensor, top: Tensor) -> Tensor:
-    """exp(a - top) of a <= top, 1 of equal infinities too. What the rounding of a large difference
-    took (TwoSum: Knuth) counts in its exponential."""
-    same = a == top
-    d = (a - top).masked_fill(same, 0.0)
-    seen = d - a
-    lost = ((a - (d - seen)) - (top + seen)).masked_fill(torch.isinf(d) | same, 0.0)
-    return torch.exp(d) * (1.0 + lost)
+    """exp(a - top) of a <= top, 1 of equal infinities too."""
+    gap = (a - top).masked_fill(a == top, 0.0)
+    return torch.exp(gap) * (1.0 + composed.lost(a, top))
 
 
 def _merge(packet: Tensor, live: Tensor, sizes: list[int], rules: Rules) -> Merged:
@@ -257,7 +253,9 @@ class _VocabParallel(torch.autograd.Function):
         factor = at_top * (1.0 + own[1])
         even = (g * (smoothing / ctx.classes)).masked_fill(~live, 0.0)
         wide = _ops.result_type(x)
-        slope = _gradient(x, at, axis, factor.to(wide))
+        # What smoothing takes off, a rounding to 16 bits would come before.
+        given = x.to(wide) if smoothing > 0.0 else x
+        slope = _gradient(given, at, axis, factor.to(wide))
         # No softmax, and a slice of which nothing was looked at.
         lost = torch.isnan(factor) & (at == IGNORED)
         if lost.any():

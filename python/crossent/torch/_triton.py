@@ -464,14 +464,15 @@ def _total_kernel(values, denominator, out, n, count, MEAN: tl.constexpr, BLOCK:
 
 @triton.jit
 def _scale_kernel(x, factor, n, PROGRAMS: tl.constexpr, BLOCK: tl.constexpr):
-    """x times a factor, in place; nothing is read or written where that is 1."""
+    """x times a factor, in place; nothing is read or written where that is 1. Of 0 it stays 0."""
     T: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
     by = tl.load(factor).to(T)
     if by != 1.0:
         first = tl.program_id(0).to(tl.int64) * BLOCK
         for start in range(first, n, PROGRAMS * BLOCK):
             at = start + tl.arange(0, BLOCK)
-            values = tl.load(x + at, mask=at < n).to(T) * by
+            values = tl.load(x + at, mask=at < n).to(T)
+            values = tl.where(values == 0.0, values, values * by)
             tl.store(x + at, values.to(x.dtype.element_ty), mask=at < n)
 
 
@@ -886,13 +887,21 @@ def _summary(row, there, classes, T: tl.constexpr, HALF: tl.constexpr, ROWS: tl.
 
 
 @triton.jit
+def _limit(x, top):
+    """The logits of a row with an infinite one, which has all: 0, and -inf for the others."""
+    zero = tl.zeros_like(x)
+    one = tl.where(x == _INFINITY, zero, zero - _INFINITY)
+    return tl.where(top[:, None] == _INFINITY, one, x)
+
+
+@triton.jit
 def _kl_parts(a, b, a_max, b_max, a_own, b_own, a_scale, b_scale, high, low, HALF: tl.constexpr):
     """p, q and u = log(q / p) of a block; the last is 0 where p is."""
     e, _ = _exp_again(a, a_max, a_own, HALF)
     p = e * a_scale[:, None]
     e, _ = _exp_again(b, b_max, b_own, HALF)
     q = e * b_scale[:, None]
-    u = ((b - a) - high[:, None]) - low[:, None]
+    u = ((_limit(b, b_max) - _limit(a, a_max)) - high[:, None]) - low[:, None]
     return p, q, tl.where(p == 0.0, tl.zeros_like(u), u)
 
 
@@ -912,7 +921,12 @@ def _kl_kernel(
     q_max, q_odds, q_own = _summary(q_row, there, classes, T, HALF, ROWS, BLOCK)
     p_scale = (1.0 / (p_own * (1.0 + p_odds))).to(T)
     q_scale = (1.0 / (q_own * (1.0 + q_odds))).to(T)
-    shift = (q_max.to(tl.float64) - p_max.to(tl.float64)) + (_log1p(q_odds) - _log1p(p_odds))
+    zero = tl.zeros_like(p_max)
+    p_top, q_top = (
+        tl.where(p_max == _INFINITY, zero, p_max),
+        tl.where(q_max == _INFINITY, zero, q_max),
+    )
+    shift = (q_top.to(tl.float64) - p_top.to(tl.float64)) + (_log1p(q_odds) - _log1p(p_odds))
     high = shift.to(T)
     low = (shift - high.to(tl.float64)).to(T)
     total = tl.zeros([ROWS], tl.float64)
@@ -972,7 +986,9 @@ def _binary_kernel(
     value = tl.where(x != x, x, value)
     if WEIGHT:
         w = tl.load(weight + at % weights, mask=inside, other=0.0).to(T)
-        value = value * w
+        # Infinite losses do not count then either; NaN stays NaN.
+        out = (w == 0.0) & (x == x)
+        value = tl.where(out, zero, value * w)
     if REDUCE:
         counted = tl.where(inside, value, zero).to(tl.float64)
         tl.store(sums + tl.program_id(0), tl.sum(counted, axis=0))
@@ -984,7 +1000,7 @@ def _binary_kernel(
         d = off * tl.where(x < 0.0, minor, major) - on * tl.where(x < 0.0, major, minor)
         d = tl.where(x != x, x, d)
         if WEIGHT:
-            d = d * w
+            d = tl.where(out, zero, d * w)
         if MEAN:
             d = d * (tl.full([1], 1.0, tl.float64) / n).to(T)
         tl.store(grad + at, d, mask=inside)
