@@ -29,7 +29,7 @@ connections: $(ENV)/demo.wheel  ## Write docs/connections.md and its figures
 test: test-rust test-python  ## Run every test, of Rust and of Python
 
 test-rust:  ## Run the tests of the Rust core
-	cargo test --release
+	$(QUICKLY) cargo test --release
 
 test-python: $(ENV)/test.wheel  ## Run the tests of the package, against torch and mpmath
 	$(ENV)/test/bin/python -m pytest
@@ -79,10 +79,14 @@ exhaustive:  ## Check exp and log1p on every float32 (minutes)
 # Memory, threads and fuzzing: docs/reliability.md. Sanitizers are unstable options of a stable compiler,
 # and take a target, so that build scripts are not built with them.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
-SANITIZED = RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CURDIR)/build/$@ RUSTFLAGS="$(1)"
+SANITIZED = RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CURDIR)/build/$@ RUSTFLAGS="$(1)" $(QUICKLY)
+# Of kernels that are in one crate, linking them as a whole makes nothing better, but takes minutes.
+QUICKLY := CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 FUZZ := --manifest-path fuzz/Cargo.toml
 
 asan: CALLS ?= 2000
+# A test asks for more than there can be, and for an error.
+asan: export ASAN_OPTIONS := allocator_may_return_null=1
 asan:  ## Run the Rust tests, and random calls, under AddressSanitizer (CALLS=2000)
 	$(call SANITIZED,-Zsanitizer=address) cargo test --release --lib --tests --target $(HOST)
 	$(call SANITIZED,-Zsanitizer=address) CROSSENT_FUZZ_CALLS=$(CALLS) \
@@ -114,8 +118,7 @@ fuzz-python: $(ENV)/test.wheel  ## Fuzz the package against long double: SECONDS
 	$(ENV)/test/bin/python tests/fuzz.py $(SECONDS) build/fuzz-python
 
 fault: $(ENV)/test.env  ## Build an extension that can panic on demand, and see that Python survives it
-	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_TARGET_DIR=build/fault \
-		cargo build --release --locked --lib --features fault
+	$(QUICKLY) CARGO_TARGET_DIR=build/fault cargo build --release --locked --lib --features fault
 	rm -rf build/fault/site && mkdir -p build/fault/site && cp -r python/crossent build/fault/site
 	cp build/fault/release/libcrossent.so build/fault/site/crossent/_core.abi3.so
 	PYTHONPATH=build/fault/site $(ENV)/test/bin/python tests/fault.py

@@ -35,6 +35,19 @@ def rng(request):
     return np.random.default_rng(list(request.node.name.encode()))
 
 
+def pytest_sessionfinish(session):
+    """Of a process of its own, for that which began it."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["worst"] = session.config.stash[WORST]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    table = node.config.stash[WORST]
+    for label, worst in getattr(node, "workeroutput", {}).get("worst", {}).items():
+        table[label] = max(table.get(label, (0.0, "")), tuple(worst))
+
+
 def pytest_terminal_summary(terminalreporter, config):
     table = config.stash.get(WORST, {})
     if table:

@@ -1,6 +1,7 @@
 """Objectives for boosting: the libraries' own objectives grow the same trees."""
 
 import doctest
+import json
 import pickle
 import subprocess
 import sys
@@ -76,6 +77,13 @@ def same_trees(ours, theirs, columns):
         assert ours[column].equals(theirs[column]), column
 
 
+def catboost_splits(model, path):
+    """The feature and the border of every split, tree by tree."""
+    model.save_model(str(path), format="json")
+    trees = json.loads(path.read_text())["oblivious_trees"]
+    return [[(s["float_feature_index"], s["border"]) for s in tree["splits"]] for tree in trees]
+
+
 # The libraries' own objectives
 
 
@@ -142,7 +150,7 @@ def test_lightgbm_grows_the_same_trees(name, weighted):
 
 @weighted
 @every_data
-def test_catboost_makes_the_same_predictions(name, weighted):
+def test_catboost_grows_the_same_trees(name, weighted, tmp_path):
     features, labels, weight, classes = data(name, weighted)
     weight = None if weight is None else weight[:400]
     pool = catboost.Pool(features[:400], labels[:400], weight=weight)
@@ -157,6 +165,9 @@ def test_catboost_makes_the_same_predictions(name, weighted):
     ours = catboost.CatBoostClassifier(
         loss_function=loss, eval_metric=loss.metric(), **parameters
     ).fit(pool)
+    splits = [catboost_splits(model, tmp_path / "model.json") for model in (ours, theirs)]
+    assert splits[0] == splits[1]
+    assert len(splits[0]) == parameters["iterations"]
     scores = [m.predict(features, prediction_type="RawFormulaVal") for m in (ours, theirs)]
     np.testing.assert_allclose(*scores, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(
@@ -418,6 +429,37 @@ def test_softmax_derivatives(rng):
         np.testing.assert_allclose(matrix, -hess, rtol=1e-13, atol=1e-16)
 
 
+@pytest.mark.parametrize("options", [{}, {"weight": WEIGHT, "label_smoothing": SMOOTHING}], ids=str)
+@pytest.mark.parametrize("scores", [
+    [40.0, 0.0, -300.0],
+    [0.0, 1e3, 0.0],
+    [-1e3, 1e3, 999.0],
+    [0.5, 0.5, 0.5],
+], ids=str)  # fmt: skip
+def test_catboost_derivatives_of_confident_rows(scores, options):
+    """Where 1 - p in floats is made of rounding, or 0."""
+    loss = for_catboost.SoftmaxCrossEntropy(**options)
+    eps, w = options.get("label_smoothing", 0.0), options.get("weight", [1.0] * 3)
+    for label in range(3):
+        ders, matrix = loss.calc_ders_multi(np.array(scores), float(label), 0.5)
+        with mpmath.workdps(900):
+            exponentials = [mpmath.exp(x) for x in scores]
+            p = [e / mpmath.fsum(exponentials) for e in exponentials]
+            masses = [
+                mpmath.mpf(w[k]) * (mpmath.mpf(eps) / 3 + (k == label) * (1 - mpmath.mpf(eps)))
+                for k in range(3)
+            ]
+            mass = mpmath.fsum(masses)
+            grad = [float((masses[k] - mass * p[k]) / 2) for k in range(3)]
+            hess = [
+                [float(mass * p[i] * (p[j] - (i == j)) / 2) for j in range(3)] for i in range(3)
+            ]
+        # With smoothing a target and its probability cancel: so many digits of the larger.
+        lost = 1e-15 * max(w) if eps else 1e-300
+        np.testing.assert_allclose(ders, grad, rtol=2e-15, atol=lost)
+        np.testing.assert_allclose(matrix, hess, rtol=2e-15, atol=1e-300)
+
+
 @pytest.mark.parametrize("kind, options", [
     ("BinaryCrossEntropy", {"pos_weight": 2.5}),
     ("FocalLoss", {"alpha": 0.25, "gamma": 2.0}),
@@ -610,9 +652,46 @@ def test_bad_soft_labels():
         loss(np.zeros(2), np.zeros((2, 3)))
 
 
+@pytest.mark.parametrize("module", [for_xgboost, for_lightgbm], ids=["xgboost", "lightgbm"])
+def test_a_weight_of_the_positive_class_is_one_a_column(module):
+    loss = module.BinaryCrossEntropy(pos_weight=[1.0, 2.0])
+    labels = np.array([0.0, 1.0])
+    loss(labels, np.zeros((2, 2)))
+    # Not one a row.
+    with pytest.raises(ValueError, match=r"pos_weight must .* \(1,\), .* got \(2,\)"):
+        loss(labels, np.zeros(2))
+    with pytest.raises(ValueError, match=r"pos_weight must .* \(3,\), .* got \(2,\)"):
+        loss(labels, np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("whole", [np.int64, bool])
+def test_soft_labels_may_be_whole(whole):
+    onehot, scores = np.eye(3), np.zeros((3, 3))
+    ours = for_lightgbm.SoftmaxCrossEntropy(soft_labels=onehot.astype(whole))
+    expected = for_lightgbm.SoftmaxCrossEntropy(soft_labels=onehot)(np.zeros(3), scores)
+    np.testing.assert_array_equal(ours(np.zeros(3), scores), expected)
+
+
+def test_options_are_checked_once():
+    weight = np.ones(3)
+    loss = for_catboost.SoftmaxCrossEntropy(weight=weight)
+    weight[0] = -1
+    assert loss.weight.tolist() == [1, 1, 1]
+    loss = for_catboost.BinaryCrossEntropy(pos_weight=weight[1:])
+    weight[1] = -1
+    assert loss.pos_weight.tolist() == [1, 1]
+
+
 def test_bad_labels_of_catboost():
     with pytest.raises(ValueError, match=r"whole numbers from 0 to 1, got 2"):
         for_catboost.SoftmaxCrossEntropy().calc_ders_multi(np.zeros(2), 2.0, 1.0)
+    for wrong in (-1.0, 0.5, np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"whole numbers from 0 to 1, got {wrong}"):
+            for_catboost.SoftmaxCrossEntropy().calc_ders_multi(np.zeros(2), wrong, 1.0)
+    with pytest.raises(ValueError, match=r"labels must have shape \(2,\), got \(3,\)"):
+        for_catboost.SoftLabelCrossEntropy().calc_ders_multi(np.zeros(2), np.ones(3), 1.0)
+    with pytest.raises(ValueError, match=r"weight must have shape \(2,\), .* got \(3,\)"):
+        for_catboost.SoftmaxCrossEntropy(weight=WEIGHT).calc_ders_multi(np.zeros(2), 0.0, 1.0)
     with pytest.raises(ValueError, match=r"labels must be in \[0, 1\]"):
         for_catboost.BinaryCrossEntropy().calc_ders_range(np.zeros(1), np.array([2.0]), None)
 

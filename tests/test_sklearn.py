@@ -22,6 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
@@ -335,15 +336,15 @@ def test_temperature_at_the_limits():
 @pytest.mark.parametrize("logits, target, options, error, message", [
     ([[1.0, 2.0]], [2], {}, IndexError, r"target\[0\] = 2 is out of range for 2 classes"),
     ([[1.0, 2.0]], [-1], {}, IndexError, r"target\[0\] = -1 is out of range"),
-    ([[1.0, 2.0]], [0.0], {}, ValueError, "target must be class indices, got float64"),
+    ([[1.0, 2.0]], [0.0], {}, TypeError, "target must be class indices, got float64"),
     ([[1.0, 2.0]], [0, 1], {}, ValueError, r"target must have shape \(1,\), .* got \(2,\)"),
     ([[[1.0, 2.0]]], [0], {}, ValueError, "logits must have one or two dimensions, got 3"),
     ([[1.0, np.nan]], [0], {}, ValueError, "logits must not be NaN"),
     ([[1.0, inf]], [0], {}, ValueError, r"logits must not be .* \+inf"),
     ([[-inf, 1.0]], [0], {}, ValueError, "nor that of a target -inf"),
     (np.zeros((0, 2)), np.zeros(0, int), {}, ValueError, "a row of positive weight"),
-    ([[1.0, 2.0]], [0], {"sample_weight": [-1]}, ValueError, "must not be negative"),
-    ([[1.0, 2.0]], [0], {"sample_weight": [np.nan]}, ValueError, "must not be negative or NaN"),
+    ([[1.0, 2.0]], [0], {"sample_weight": [-1]}, ValueError, r"weight\[0\] = -1"),
+    ([[1.0, 2.0]], [0], {"sample_weight": [np.nan]}, ValueError, r"sample_weight\[0\] = nan"),
     ([[1.0, 2.0]] * 2, [0, 1], {"sample_weight": [inf, 1]}, ValueError, "weight must be finite"),
     ([[1.0, 2.0]], [0], {"sample_weight": [1, 2]}, ValueError, r"sample_weight .* \(1,\), got"),
     ([[1.0, 2.0]], [0], {"bounds": (2, 1)}, ValueError, r"bounds must be .* got \(2, 1\)"),
@@ -403,6 +404,46 @@ def test_calibration_at_the_limits():
         flat = TemperatureScaling(FrozenEstimator(model)).fit(X, 1 - y)
     assert (flat.predict_proba(X) == 0.5).all()
     assert (flat.predict(X) == model.predict(X)).all()
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("bounds", [(0.0, inf), (0.0, 0.0), (inf, inf), (0.5, 0.5)], ids=str)
+@pytest.mark.parametrize("kind", [GaussianNB, LogisticRegression])
+@pytest.mark.filterwarnings("ignore:the temperature is")
+def test_calibrated_logits(kind, bounds, classes):
+    X, y = load_wine(return_X_y=True)
+    X, y = StandardScaler().fit_transform(X[y < classes])[:, :4], y[y < classes]
+    calibrated = TemperatureScaling(kind(), bounds=bounds).fit(X, y)
+    logits, proba = calibrated.decision_function(X), calibrated.predict_proba(X)
+    if classes == 2:
+        assert logits.shape == y.shape
+        np.testing.assert_allclose(F.sigmoid(logits), proba[:, 1], rtol=1e-12)
+    else:
+        np.testing.assert_allclose(F.softmax(logits, axis=1), proba, rtol=1e-12)
+        if bounds == (0.5, 0.5) and kind is LogisticRegression:
+            theirs = calibrated.estimator_.decision_function(X)
+            np.testing.assert_allclose(logits, theirs / 0.5, rtol=1e-12)
+    if bounds == (0.0, inf):
+        score = neg_log_loss_logits_scorer(calibrated, X, y)
+        assert score == pytest.approx(neg_log_loss_scorer(calibrated, X, y), rel=1e-12)
+
+
+@pytest.mark.parametrize("estimator, name", [
+    (make_pipeline(StandardScaler(), LogisticRegression()), "Pipeline"),
+    (KNeighborsClassifier(15), "KNeighborsClassifier"),
+])  # fmt: skip
+def test_calibration_of_a_classifier_without_weights(estimator, name):
+    X, y = load_wine(return_X_y=True)
+    weight = np.where(y == 0, 5.0, 1.0)
+    with pytest.warns(UserWarning, match=f"{name}.fit does not name sample_weight") as warned:
+        calibrated = TemperatureScaling(estimator).fit(X, y, sample_weight=weight)
+    assert len(warned) == 1
+    plain = TemperatureScaling(estimator).fit(X, y)
+    # The classifier is the same, and the weights are in the temperature.
+    np.testing.assert_allclose(
+        calibrated.estimator_.predict_proba(X), plain.estimator_.predict_proba(X), rtol=1e-12
+    )
+    assert calibrated.temperature_ != plain.temperature_
 
 
 def test_calibration_refuses():
@@ -480,7 +521,7 @@ def test_log_probabilities_reach_below_the_smallest_float():
 
 def test_regression_refuses_and_warns():
     X, y = load_wine(return_X_y=True)
-    for name, wrong in (("C", 0), ("C", "a"), ("tol", -1), ("max_iter", 0)):
+    for name, wrong in (("C", 0), ("C", np.nan), ("tol", -1), ("max_iter", 0)):
         with pytest.raises(ValueError, match=f"{name} must be .*, got {wrong!r}"):
             SoftmaxRegression(**{name: wrong}).fit(X, y)
     with pytest.raises(ValueError, match="one class"):

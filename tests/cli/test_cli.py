@@ -1,15 +1,12 @@
 """The command line as a user meets it: processes, files, signals, exit codes."""
 
-import fcntl
 import json
 import os
-import pty
 import re
 import signal
 import struct
 import subprocess
 import sys
-import termios
 import time
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -20,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
+import xgboost
 import zarr
 
 from crossent.cli import main
-from crossent.cli._doctor import cgroup_cpus, cgroup_file, cgroup_memory
+from crossent.cli._doctor import cgroup_cpus, cgroup_memory
 from crossent.cli._progress import Plain, clock
 from crossent.evaluation import Evaluation, evaluate
 
@@ -179,6 +177,8 @@ def test_options(data, files, rng, capsys):
     assert found["reliability"]["rows"] == want.reliability()["rows"].tolist()
     assert found["by_class"]["cross_entropy"] == want.by_class()["cross_entropy"].tolist()
     assert found["by_group"]["label"] == ["part 0", "part 1", "part 2"]
+    diagram = want.reliability(group="part 1")
+    assert found["by_group"]["reliability"][1]["rows"] == diagram["rows"].tolist()
     assert [t["row"] for t in found["worst_tokens"]] == [t.row for t in want.worst_tokens()]
 
 
@@ -192,7 +192,18 @@ def test_table(files, data, capsys):
     main(["evaluate", "logits.npy", "targets.npy", "--bits", "--per-class", "--worst", "2"])
     text = capsys.readouterr().out
     assert re.search(rf"^cross-entropy +{want.bits:.6g} bits$", text, re.M)
-    assert re.search(r"^ *class +rows +bits", text, re.M)
+    assert re.search(
+        r"^ *class +rows +bits +perplexity +accuracy +top-5 +entropy +confidence$", text, re.M
+    )
+    np.save("group.npy", data[1] % 2)
+    np.save("bytes.npy", np.full(700, 2))
+    main(
+        ["evaluate", "logits.npy", "targets.npy", "--baseline", "logits.npy", "--bytes",
+         "bytes.npy", "--group", "group.npy"]
+    )  # fmt: skip
+    head = "group rows nats perplexity bits.per.byte accuracy top-5 entropy confidence "
+    head += "calibration.error KL"
+    assert re.search(rf"^ *{head.replace(' ', ' +')}$", capsys.readouterr().out, re.M)
     assert re.search(r"^ *row +target +log-prob \(bits\) +rank +entropy \(bits\)$", text, re.M)
     token = evaluate(*data, worst=1).worst_tokens()[0]
     numbers = [rf"{x / np.log(2):.6g}" for x in (token.log_prob, token.entropy)]
@@ -256,7 +267,10 @@ def test_report(files, data, capsys):
     for drawing in re.findall(r"<svg.*?</svg>", text, re.S):
         ET.fromstring(drawing)
     bars = [a for tag, a in page.tags if tag == "rect" and a["class"] == "gap"]
-    assert len(bars) == np.count_nonzero(want.reliability()["rows"])
+    grouped = evaluate(logits, target, group=np.where(target > 10, "high", "low"))
+    diagrams = [want.reliability(), *(grouped.reliability(group=g) for g in ("high", "low"))]
+    assert len(bars) == sum(np.count_nonzero(each["rows"]) for each in diagrams)
+    assert "Group <b>high</b>. Accuracy" in page.text
     rows = page.text.count(" rows")
     assert rows > len(bars)
     assert os.stat("r.html").st_mode & 0o777 == os.stat("logits.npy").st_mode & 0o777
@@ -284,7 +298,7 @@ def test_files_that_cannot_be_used(files, data, capsys):
     (files / "bad.npy").write_bytes(b"nothing")
     assert "bad.npy cannot be read" in error("bad.npy", "targets.npy")
     (files / "bad.safetensors").write_bytes(b"\xff" * 30)
-    assert "bad.safetensors cannot be read" in error("bad.safetensors:x", "targets.npy")
+    assert "is no .safetensors file" in error("bad.safetensors:x", "targets.npy")
     (files / "bad.parquet").write_bytes(b"nothing")
     assert "bad.parquet cannot be read" in error("bad.parquet:x", "targets.npy")
     (files / "bad.npz").write_bytes(b"nothing")
@@ -299,7 +313,7 @@ def test_files_that_cannot_be_used(files, data, capsys):
     assert "must have the shape (700,)" in error("logits.npy", "short.npy")
     assert "--baseline must have" in error("logits.npy", "targets.npy", "--baseline", "short.npy")
     assert "is not an axis" in error("logits.npy", "targets.npy", "--axis", 0)
-    assert "must have rows of classes" in error("targets.npy", "targets.npy")
+    assert "has no rows of classes to be LOGITS" in error("targets.npy", "targets.npy")
     assert "temperature" in error("logits.npy", "targets.npy", "--temperature", 0)
     assert "folder does not exist" in error("logits.npy", "targets.npy", "--report", "no/r.html")
     assert not list(files.glob("crossent-*"))
@@ -313,10 +327,13 @@ def test_files_that_cannot_be_used(files, data, capsys):
     assert "target" in error("logits.npy", "whole.npy")
     np.save("objects.npy", np.array([{}], dtype=object))
     assert "Python objects are not read" in error("objects.npy", "targets.npy")
-    ragged = pa.table({"x": [[1.0], [1.0, 2.0]], "n": [1, None]})
+    ragged = pa.table({"x": [[1.0], [1.0, 2.0]], "n": [0, None]})
     pq.write_table(ragged, "ragged.parquet")
-    assert "different lengths" in error("ragged.parquet:x", "targets.npy")
-    assert "nulls" in error("logits.npy", "ragged.parquet:n")
+    np.save("two.npy", np.zeros((2, 3)))
+    for rows in (1, 2):
+        assert "different lengths" in error("ragged.parquet:x", "ragged.parquet:n", "--batch-rows",
+                                            rows)  # fmt: skip
+        assert "nulls" in error("two.npy", "ragged.parquet:n", "--batch-rows", rows)
 
 
 def test_a_cut_off_archive(files, data, capsys):
@@ -348,6 +365,8 @@ def test_a_missing_package(files):
         ["evaluate", "x", "y", "--bins", "0"],
         ["evaluate", "x", "y", "--top-k", "a"],
         ["bench", "--shape", "3"],
+        ["bench", "--shape", "3x1"],
+        ["bench", "--shape", "3x4x5"],
         ["other"],
     ],
 )
@@ -524,6 +543,15 @@ def test_bench(capsys):
     assert main([*arguments, "none"]) == 0
     assert re.search(r"^ *crossent +\S+ [mn]?s +1\.00×", capsys.readouterr().out, re.M)
     assert "no other" in refused(capsys, 1, *arguments, "other")
+    for large in ("99999999999x99999999999", "9999999x9999999"):
+        message = refused(capsys, 1, "bench", "--shape", large)
+        assert f"--shape {large} does not fit in memory: give a smaller one" in message
+
+
+@pytest.mark.parametrize("command", [["bench"], ["evaluate", "logits.npy", "targets.npy"]])
+def test_threads_that_cannot_be(files, capsys, command):
+    for n in (1025, 10**9, 10**30):
+        assert "error: --threads must " in refused(capsys, 1, *command, "--threads", n)
 
 
 def test_doctor(capsys):
@@ -531,6 +559,8 @@ def test_doctor(capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["numpy"] == np.__version__
     assert found["packages"]["pyarrow"] == pa.__version__
+    assert found["packages"]["xgboost"] == xgboost.__version__
+    assert {"lightgbm", "catboost", "onnxruntime"} <= found["packages"].keys()
     assert found["right"] is True
     assert found["threads"] >= 1
     assert main(["doctor"]) == 0
@@ -538,19 +568,75 @@ def test_doctor(capsys):
     assert re.search(r"^loss of \[20, 0\] +2\.0611\d+e-09, right$", text, re.M)
 
 
-def test_limits_of_control_groups(tmp_path):
-    assert cgroup_cpus("150000 100000\n") == 1.5
-    assert cgroup_cpus("max 100000\n") is None
-    assert cgroup_memory("1048576\n") == 2**20
-    assert cgroup_memory("max\n") is None
-    (tmp_path / "cpu.max").write_text("200000 100000\n")
-    assert cgroup_file("cpu.max", tmp_path) == "200000 100000\n"
-    assert cgroup_file("memory.max", tmp_path) is None
+@pytest.mark.parametrize("value, right", [("2", True), ("abc", False), ("0", False), ("", False)])
+def test_doctor_says_what_is_ignored(monkeypatch, capsys, value, right):
+    monkeypatch.setenv("CROSSENT_NUM_THREADS", value)
+    assert main(["doctor"]) == 0
+    line = re.search("^CROSSENT_NUM_THREADS +(.*)$", capsys.readouterr().out, re.M)[1]
+    assert ("ignored: it must be a whole number" in line) is not right
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["environment_ignored"] == ([] if right else ["CROSSENT_NUM_THREADS"])
+
+
+def write_all(root, files):
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+NO_LIMIT_V1 = "9223372036854771712\n"
+
+
+@pytest.mark.parametrize(
+    "groups, files, cpus, memory",
+    [
+        ("0::/", {}, None, None),
+        ("0::/", {"cpu.max": "max 100000\n", "memory.max": "max\n"}, None, None),
+        ("0::/", {"cpu.max": "150000 100000\n", "memory.max": "1048576\n"}, 1.5, 2**20),
+        # A limit of those above holds, too; of a container, parts may be out of sight.
+        (
+            "0::/a/b",
+            {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "200000 100000\n"},
+            2.0,
+            None,
+        ),
+        ("0::/out/of/sight", {"memory.max": "4096\n"}, None, 4096),
+        # Version 1.
+        (
+            "4:memory:/\n3:cpu,cpuacct:/\n0::/",
+            {
+                "cpu/cpu.cfs_quota_us": "-1\n",
+                "cpu/cpu.cfs_period_us": "100000\n",
+                "memory/memory.limit_in_bytes": NO_LIMIT_V1,
+            },
+            None,
+            None,
+        ),
+        (
+            "4:memory:/job\n3:cpu,cpuacct:/job\n0::/",
+            {
+                "cpu,cpuacct/job/cpu.cfs_quota_us": "50000\n",
+                "cpu,cpuacct/job/cpu.cfs_period_us": "100000\n",
+                "memory/job/memory.limit_in_bytes": NO_LIMIT_V1,
+                "memory/memory.limit_in_bytes": "2097152\n",
+            },
+            0.5,
+            2**21,
+        ),
+    ],
+)
+def test_limits_of_control_groups(tmp_path, groups, files, cpus, memory):
+    write_all(tmp_path, {"groups": groups + "\n"})
+    write_all(tmp_path / "root", files)
+    places = tmp_path / "root", tmp_path / "groups"
+    assert (cgroup_cpus(*places), cgroup_memory(*places)) == (cpus, memory)
 
 
 @pytest.mark.parametrize("tqdm", [True, False])
 def test_a_bar_on_a_terminal(files, tqdm):
     """A pseudo-terminal as standard error."""
+    fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     script = "" if tqdm else "import sys; sys.modules['tqdm'] = None\n"

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -137,6 +138,34 @@ def test_outputs_to_links_pipes_and_folders(data, capsys):
     assert main([*COMMAND, "--report", "pipe"]) == 0
     reader.join(60)
     assert read == [page]
+
+
+def test_a_file_is_closed_before_it_takes_its_place(data, monkeypatch):
+    """Windows moves none that is open."""
+    made, moved = [], []
+    real_file, real_replace = tempfile.NamedTemporaryFile, os.replace
+
+    def create(*arguments, **options):
+        made.append(real_file(*arguments, **options))
+        return made[-1]
+
+    def replace(source, target):
+        assert all(file.closed for file in made)
+        moved.append(os.path.basename(target))
+        real_replace(source, target)
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", create)
+    monkeypatch.setattr(os, "replace", replace)
+    assert main([*COMMAND, "--resume", "s.json", "--report", "r.html"]) == 0
+    assert moved == ["s.json", "r.html"]
+    assert len(made) == 2
+
+    def fail(source, target):
+        raise OSError("no")
+
+    monkeypatch.setattr(os, "replace", fail)
+    assert main([*COMMAND, "--report", "r.html"]) == 1
+    assert not list(Path().glob(".r.html.*"))
 
 
 def test_results_are_shown_where_files_cannot_be_written(data, capsys, monkeypatch):

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from crossent.evaluation import Evaluation, evaluate, evaluate_dask
+from crossent.evaluation._stream import sliceable
 
 HERE = Path(__file__).parent
 MEBIBYTE = 2**20
@@ -47,6 +50,46 @@ def test_what_slices_can_be_taken_of(data):
     masked = evaluate(logits, target, class_mask=mask, batch_rows=2)
     assert masked == evaluate(logits, target, class_mask=mask)
     assert evaluate(np.zeros((0, 3), np.float32), np.zeros(0, int)).classes == 3
+
+
+def test_tensors_and_tables(data):
+    """What `np.asarray` takes, at once; no slice of it goes by label."""
+    logits, target = data
+    weight = np.linspace(0, 1, 500)
+    want = evaluate(logits, target, sample_weight=weight, baseline=logits)
+    backwards = np.arange(500.0)[::-1]
+    for made in (
+        lambda array: torch.from_numpy(array),
+        lambda array: pd.DataFrame(array) if array.ndim == 2 else pd.Series(array),
+        lambda array: (
+            pd.DataFrame(array, backwards) if array.ndim == 2 else pd.Series(array, backwards)
+        ),
+        lambda array: array.tolist() if array.ndim == 1 else array,
+    ):
+        x = made(logits)
+        got = evaluate(x, made(target), sample_weight=made(weight), baseline=x, batch_rows=130)
+        assert got == want
+    for shared in (torch.from_numpy(logits), pd.DataFrame(logits, copy=False)):
+        assert np.shares_memory(sliceable(shared), logits)
+
+
+def test_what_is_read_slice_by_slice():
+    class Lazy:
+        shape, dtype = (500, 40), np.dtype(np.float32)
+
+        def __init__(self):
+            self.read = []
+
+        def __getitem__(self, rows):
+            self.read.append((rows.start, rows.stop))
+            return np.zeros((rows.stop - rows.start, 40), np.float32)
+
+        def __array__(self, *_, **__):
+            raise AssertionError("it is read as a whole")
+
+    lazy = Lazy()
+    assert evaluate(lazy, np.zeros(500, int), batch_rows=200).rows == 500
+    assert lazy.read == [(0, 200), (200, 400), (400, 500)]
 
 
 def test_a_run_that_stops_goes_on(data):
@@ -110,6 +153,8 @@ def resident(field):
 
 def evaluated(rows):
     logits = np.load(path, mmap_mode="r")[:rows]
+    if sys.argv[2] == "plain":
+        logits = np.asarray(logits)
     return evaluate(logits, np.zeros(rows, np.uint8), batch_rows=1024)
 
 evaluated(2048)
@@ -126,7 +171,8 @@ print(resident("VmHWM") - before)
 """
 
 
-def test_a_memory_map_takes_a_slices_memory(tmp_path, rng):
+@pytest.mark.parametrize("seen_as", ["map", "plain"])
+def test_a_memory_map_takes_a_slices_memory(tmp_path, rng, seen_as):
     """320 MiB of logits, of which 8 MiB are in memory at a time."""
     path = tmp_path / "logits.npy"
     row = rng.standard_normal(2048).astype(np.float32)
@@ -135,7 +181,10 @@ def test_a_memory_map_takes_a_slices_memory(tmp_path, rng):
         made[start : start + 1024] = row
     del made
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(path)], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", SCRIPT, str(path), seen_as],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     added = int(done.stdout)
@@ -152,6 +201,10 @@ def test_a_private_map_keeps_what_was_written(tmp_path, data):
     assert evaluate(private, target, batch_rows=10) == want
     assert np.array_equal(private, 2 * logits)
     assert evaluate(np.load(tmp_path / "x.npy", mmap_mode="r+"), target) == evaluate(logits, target)
+    # A plain array over it is as private.
+    plain = np.asarray(private)
+    assert evaluate(plain, target, batch_rows=10) == want
+    assert np.array_equal(private, 2 * logits)
     view = np.load(tmp_path / "x.npy", mmap_mode="r")[::-1, ::2]
     kept = evaluate(logits[::-1, ::2], target // 2)
     assert evaluate(view, target // 2, batch_rows=10) == kept

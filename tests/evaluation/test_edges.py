@@ -4,6 +4,7 @@ import copy
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from crossent.evaluation import Evaluation, evaluate
@@ -124,6 +125,22 @@ def test_labels_stay_what_they_are(first, second, want):
     assert labels == want
     assert [type(each) for each in labels] == [type(each) for each in want]
     assert Evaluation.from_dict(got.to_dict()) == got
+
+
+@pytest.mark.parametrize("make", [list, pd.Series, lambda names: np.array(names, object)])
+def test_labels_may_be_python_strings(make):
+    names = ["prose", "code\0", "code"] * 2
+    logits, target = np.zeros((6, 2)), np.zeros(6, int)
+    got = evaluated(logits, target, group=make(names))
+    want = ["code", "prose"] if make is list else ["code", "code\0", "prose"]
+    assert got.by_group()["label"].tolist() == want
+    assert evaluate(logits, target, group=make(names), batch_rows=2) == got
+    assert Evaluation.from_dict(got.to_dict()) == got
+
+
+def test_objects_that_are_no_labels():
+    with pytest.raises(TypeError, match=r"integers or strings: group\[1\] = nan among objects"):
+        evaluated(EVEN, [0, 1], group=np.array(["a", np.nan], object))
 
 
 def test_quantiles_have_names_of_their_own():

@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import time
 
 import ml_dtypes
 import numpy as np
@@ -207,9 +208,40 @@ def test_classes_and_groups(rng):
             assert table["rows"][i] == want.rows
             for name in table.keys() - {"label", "rows", "weight", "top5"}:
                 assert table[name][i] == getattr(want, name), name
+            if of is names:
+                diagram = got.reliability(group=label)
+                for name, values in want.reliability().items():
+                    np.testing.assert_array_equal(diagram[name], values)
             assert table["top5"][i] == want.top_k(5)
+    assert got.by_class().keys() == got.by_group().keys() - {"expected_calibration_error"}
     assert got.by_group()["label"].tolist() == ["code", "lists", "prose"]
     assert evaluated(logits, target, group=group).by_group()["label"].tolist() == [0, 1, 2]
+
+
+def test_the_diagram_of_no_group(rng):
+    logits, target = batch(rng)
+    got = evaluated(logits, target, group=target % 2)
+    assert got.reliability(group=np.int8(1))["rows"].sum() == np.count_nonzero(target % 2)
+    for label in (2, "1"):
+        with pytest.raises(ValueError, match=f"group must be the label of a group, got {label!r}"):
+            got.reliability(group=label)
+    with pytest.raises(TypeError, match="group must be an integer"):
+        got.reliability(group=1.5)
+
+
+def test_a_table_of_a_vocabulary_takes_no_time(rng):
+    """Of 128256 classes most have no rows; a fraction for each took half a minute."""
+    logits, target = rng.standard_normal((40, 128_256), np.float32), rng.integers(0, 128_256, 40)
+    got = evaluated(logits, target, {"per_class": True})
+    start = time.perf_counter()
+    table = got.by_class()
+    assert time.perf_counter() - start < 5
+    assert np.count_nonzero(table["rows"]) == len(set(target.tolist()))
+    one = evaluated(logits[:1], target[:1])
+    mine = target[0]
+    if np.count_nonzero(target == mine) == 1:
+        assert table["cross_entropy"][mine] == one.cross_entropy
+    assert np.isnan(table["entropy"][table["rows"] == 0]).all()
 
 
 def test_images(rng):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossent.evaluation import Quantiles
-from crossent.evaluation._sums import ExactSums, ratio
+from crossent.evaluation._sums import ExactSums, ratios, rounded
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 CASES = settings(deadline=None, max_examples=60, derandomize=True, database=None)
@@ -108,9 +108,33 @@ def test_what_is_not_finite(values, want):
 
 def test_a_ratio_is_rounded_once():
     ones = summed([0.1] * 3)
-    assert ratio(ones, summed([3.0])) == float(3 * Fraction(0.1) / 3) == 0.1
-    assert math.isnan(ratio(summed([]), summed([])))
-    assert ratio(summed([1.0]), summed([])) == math.inf
+    assert ratios(ones, summed([3.0])) == float(3 * Fraction(0.1) / 3) == 0.1
+    for over, under in (([], []), ([1.0], []), ([math.inf], []), ([1.0], [math.inf])):
+        assert np.isnan(ratios(summed(over), summed(under)))
+    assert ratios(summed([math.inf, 1.0]), summed([2.0])) == math.inf
+    assert ratios(summed([1e308]), summed([1e-308])) == math.inf
+    assert ratios(summed([-1e308]), summed([1e-308])) == -math.inf
+
+
+@CASES
+@given(
+    st.lists(st.tuples(FINITE, st.floats(0, 1e300), st.integers(0, 4)), max_size=40),
+    st.lists(st.sampled_from([math.nan, math.inf, -math.inf]), max_size=3),
+)
+def test_ratios_are_those_of_fractions(rows, specials):
+    cells = np.array([c for *_, c in rows], np.int64)
+    over, under = (summed([row[i] for row in rows], cells, 5) for i in (0, 1))
+    over.add(np.array(specials), np.zeros(len(specials), np.int64))
+    for cell, got in enumerate(ratios(over, under).tolist()):
+        above, below = over.exact(cell), under.exact(cell)
+        want = math.nan
+        if below:
+            want = rounded(above / below) if isinstance(above, Fraction) else above
+        assert got == want or (math.isnan(got) and math.isnan(want))
+    for sums in (over, under):
+        np.testing.assert_array_equal(sums.values(), [sums.value(cell) for cell in range(5)])
+    some = np.array([3, 0])
+    np.testing.assert_array_equal(over.taken(some).values(), over.values()[some])
 
 
 # Quantiles

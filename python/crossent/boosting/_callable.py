@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from crossent._arguments import plain
-from crossent.boosting._losses import Array, Loss
+from crossent.boosting._losses import Array, Loss, numbers
 
 
 class Dataset(Protocol):
@@ -24,11 +23,11 @@ def given(first: Any, second: Any, sample_weight: Any) -> tuple[Array, Array, Ar
     if hasattr(second, "get_label"):
         first, second, sample_weight = second.get_label(), first, second.get_weight()
     if sample_weight is not None:
-        sample_weight = plain("sample_weight", sample_weight)
+        sample_weight = numbers("sample_weight", sample_weight)
         # XGBoost's way of having none.
         if sample_weight.size == 0:
             sample_weight = None
-    return plain("scores", second), plain("labels", first), sample_weight
+    return numbers("scores", second), numbers("labels", first), sample_weight
 
 
 class Metric:

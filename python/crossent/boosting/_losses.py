@@ -7,14 +7,14 @@ in; derivatives are in the same order and type.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from math import isfinite, nan
+from math import inf, isfinite, nan
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import crossent.functional as F
-from crossent._arguments import first, number
+from crossent._arguments import first, number, plain
 
 Array: TypeAlias = NDArray[Any]
 
@@ -38,7 +38,6 @@ class Loss(ABC):
         scores: Array,
         target: Array,
         sample_weight: Array | None = None,
-        **options: Any,
     ) -> tuple[Array, Array]:
         """The gradient and the diagonal of the Hessian of the sum of the rows' losses."""
         check_weight(sample_weight, scores)
@@ -47,7 +46,8 @@ class Loss(ABC):
             target,
             sample_weight=self._spread(sample_weight, scores),
             reduction="sum",
-            **{"return_grad": True, "return_hess": True, **options},
+            return_grad=True,
+            return_hess=True,
         )
         return grad, hess
 
@@ -91,8 +91,12 @@ class Softmax(Loss):
     def __init__(self, *, weight: ArrayLike | None = None, label_smoothing: float = 0.0) -> None:
         if not 0.0 <= number("label_smoothing", label_smoothing) <= 1.0:
             raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
-        self.weight = weight
-        self.label_smoothing = label_smoothing
+        self.weight = None if weight is None else option("weight", weight)
+        if self.weight is not None and self.weight.ndim != 1:
+            raise ValueError(
+                f"weight must have one dimension, one weight a class, got {self.weight.shape}"
+            )
+        self.label_smoothing = float(label_smoothing)
 
     def __repr__(self) -> str:
         options = f"weight={self.weight!r}, label_smoothing={self.label_smoothing!r}"
@@ -104,7 +108,10 @@ class Softmax(Loss):
                 "SoftmaxCrossEntropy needs a score for each class: set the number of classes, or "
                 "take BinaryCrossEntropy for two"
             )
-        return labels if labels.ndim == 2 else class_indices(labels, scores.shape[1])
+        if labels.ndim != 2:
+            return class_indices(labels, scores.shape[1])
+        check_weights("labels", labels)
+        return labels
 
     def compute(self, scores: Array, target: Array, **options: Any) -> Any:
         return F.cross_entropy(
@@ -158,12 +165,28 @@ class Binary(Sigmoid):
     """Cross-entropy of the sigmoid of scores."""
 
     def __init__(self, *, pos_weight: ArrayLike | None = None) -> None:
-        self.pos_weight = pos_weight
+        self.pos_weight: Any = pos_weight
+        if pos_weight is not None:
+            checked = option("pos_weight", pos_weight)
+            if checked.ndim > 1:
+                raise ValueError(
+                    "pos_weight must be a number or have one dimension, one weight a column, got "
+                    f"{checked.shape}"
+                )
+            # A number is printed as it came.
+            if checked.ndim == 1:
+                self.pos_weight = checked
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(pos_weight={self.pos_weight!r})"
 
     def compute(self, scores: Array, target: Array, **options: Any) -> Any:
+        columns = scores.shape[1] if scores.ndim == 2 else 1
+        if self.pos_weight is not None and np.size(self.pos_weight) not in (1, columns):
+            raise ValueError(
+                f"pos_weight must be a number or have shape ({columns},), one a column of scores, "
+                f"got {np.shape(self.pos_weight)}"
+            )
         return F.binary_cross_entropy_with_logits(
             scores, target, pos_weight=self.pos_weight, **options
         )
@@ -203,25 +226,44 @@ def check_probabilities(probabilities: Array) -> None:
         )
 
 
+def numbers(name: str, values: ArrayLike) -> Array:
+    """An array of real numbers, which no mask hides a part of."""
+    array = plain(name, values)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be an array of numbers, got {array.dtype}")
+    return array
+
+
+def option(name: str, values: ArrayLike) -> Array:
+    """The weights that an option gives, in an array of its own."""
+    array = numbers(name, values)
+    if array.dtype.kind == "b":
+        raise TypeError(f"{name} must be numbers, got bool")
+    check_weights(name, array)
+    return array.astype(np.float64)
+
+
+def check_weights(name: str, values: Array) -> None:
+    """Refuses what is negative, infinite or no number."""
+    # By the ends, which no NaN lies between: no array is made where nothing is wrong.
+    if values.size and not (values.min() >= 0 and values.max() < inf):
+        wrong = ~((values >= 0) & (values < inf))
+        raise ValueError(f"{name} must be finite and not negative: {name}{first(wrong, values)}")
+
+
 def check_weight(sample_weight: Array | None, scores: Array) -> None:
-    """Refuses weights that are not one a row, negative or no numbers."""
+    """Refuses weights that are not one a row, or not weights."""
     if sample_weight is None:
         return
     if sample_weight.shape != scores.shape[:1]:
         raise ValueError(
             f"sample_weight must have shape {scores.shape[:1]}, got {sample_weight.shape}"
         )
-    wrong = ~(sample_weight >= 0)
-    if wrong.any():
-        raise ValueError(
-            f"sample_weight must not be negative or NaN: sample_weight{first(wrong, sample_weight)}"
-        )
+    check_weights("sample_weight", sample_weight)
 
 
 def class_indices(labels: Array, classes: int) -> Array:
     """Labels, which libraries keep as floats, as integers in [0, classes)."""
-    if labels.dtype.kind not in "fiub":
-        raise TypeError(f"labels must be an array of numbers, got {labels.dtype}")
     with np.errstate(invalid="ignore"):
         indices: Array = labels.astype(np.int32)
     wrong = (indices != labels) | (indices < 0) | (indices >= classes)

@@ -11,20 +11,23 @@ r"""Objectives and metrics for CatBoost.
 
 CatBoost maximises: it wants the derivatives of minus the loss. For one score a row it hands over
 ranges of rows and takes an (N, 2) array of both derivatives, which is filled in place. For several
-scores a row it calls once a row and takes the whole Hessian; a call from C++ to Python for each row
-and iteration is what training then costs, whatever the objective.
+scores a row it calls once a row and takes the whole Hessian, of which it reads lists faster than
+arrays; a call from C++ to Python for each row and iteration is what training then costs, whatever
+the objective.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import fsum, inf
 from typing import Any
 
 import numpy as np
 
 import crossent.functional as F
+from crossent._arguments import refuse_mask
 from crossent.boosting import _losses
-from crossent.boosting._losses import Array
+from crossent.boosting._losses import Array, check_weight, check_weights, numbers
 
 try:
     import catboost
@@ -64,8 +67,14 @@ class CrossentMetric:
     ) -> tuple[float, float]:
         """The sum of the losses of a range of rows times their weights, and that of the weights."""
         # A vector a class, which lie where they lie: rows need a copy.
-        scores = approxes[0] if len(approxes) == 1 else np.stack(approxes).T
-        labels = np.stack(target).T if isinstance(target, (list, tuple)) else np.asarray(target)
+        columns = [numbers("approxes", column) for column in approxes]
+        scores = columns[0] if len(columns) == 1 else np.stack(columns).T
+        if isinstance(target, (list, tuple)):
+            labels = np.stack([numbers("target", column) for column in target]).T
+        else:
+            labels = numbers("target", target)
+        if weight is not None:
+            weight = numbers("weight", weight)
         return self.loss.sums(scores, self.loss.target(labels, scores), weight)
 
     def get_final_error(self, error: float, weight: float) -> float:
@@ -82,11 +91,17 @@ class _Ranges(_losses.Sigmoid):
 
     def calc_ders_range(self, approxes: Array, targets: Array, weights: Array | None) -> Array:
         """Both derivatives of minus the loss, (N, 2), of a range of rows."""
+        approxes, targets = numbers("approxes", approxes), numbers("targets", targets)
+        if weights is not None:
+            weights = numbers("weights", weights)
+        check_weight(weights, approxes)
+        target = self.target(targets, approxes)
         ders = np.empty((len(approxes), 2))
-        self.derivatives(
+        self.compute(
             approxes,
-            self.target(targets, approxes),
-            weights,
+            target,
+            sample_weight=weights,
+            reduction="sum",
             grad_output=-1.0,
             grad_out=ders[:, 0],
             hess_out=ders[:, 1],
@@ -112,7 +127,7 @@ class SoftmaxCrossEntropy(_losses.Softmax):
     `MultiClass`. Set `classes_count`, which CatBoost does not find out for an objective in Python.
 
     Arguments:
-        weight: One weight a class.
+        weight: One weight a class, finite and not negative.
         label_smoothing: $\epsilon$, in [0, 1]: the target is replaced by
             $(1 - \epsilon)\, t + \epsilon / K$.
 
@@ -120,6 +135,7 @@ class SoftmaxCrossEntropy(_losses.Softmax):
         - labels: (N) class indices.
 
     Errors:
+        TypeError: an option, a label or a score is no number; a masked array.
         ValueError: an option is out of range; the scores are one a row; a label is not a whole
             number in [0, K).
 
@@ -139,37 +155,50 @@ class SoftmaxCrossEntropy(_losses.Softmax):
         self, approxes: Array, target: Any, weight: float
     ) -> tuple[list[float], list[list[float]]]:
         """Gradient (K) and Hessian (K, K) of minus the loss, of a row."""
-        scores = np.asarray(approxes)
-        ders = np.empty(len(scores))
-        p = F.softmax(scores, axis=0)
-        hess = p[:, None] * (p * (weight * self._mass(target, len(scores))))
-        self.compute(
-            scores,
-            self._target_of_row(target, len(scores)),
-            reduction="sum",
-            grad_output=-weight,
-            grad_out=ders,
-            hess_out=hess.reshape(-1)[:: len(scores) + 1],
-        )
-        return ders.tolist(), hess.tolist()
+        refuse_mask("approxes", approxes)
+        if not 0.0 <= weight < inf:
+            raise ValueError(f"weight must be finite and not negative, got {weight}")
+        probabilities = F.softmax(approxes, axis=0)
+        # Single numbers cost less from lists.
+        p = probabilities.tolist()
+        masses = self._masses(target, len(p))
+        mass = fsum(masses)
+        scale = weight * mass
+        hess: list[list[float]] = (probabilities[:, None] * (scale * probabilities)).tolist()
+        grad = []
+        for k, share in enumerate(p):
+            part = scale * share
+            hess[k][k] -= part
+            grad.append(weight * masses[k] - part)
+        # Only the likeliest class can be so near to 1 that 1 - p is made of rounding.
+        top = max(p)
+        likeliest = p.index(top)
+        p[likeliest] = 0.0
+        others = fsum(p)
+        grad[likeliest] = weight * (masses[likeliest] - mass) + scale * others
+        hess[likeliest][likeliest] = -scale * top * others
+        return grad, hess
 
     def metric(self) -> CrossentMetric:
         """The loss as `eval_metric`: the mean over rows by weight; less is better."""
         return CrossentMetric(self)
 
-    def _target_of_row(self, target: Any, classes: int) -> Any:
-        index = int(target)
-        if index != target or not 0 <= index < classes:
+    def _masses(self, target: Any, classes: int) -> list[float]:
+        """What each class's logarithm counts in a row's loss, w q."""
+        if not (0 <= target < classes and target == int(target)):
             raise ValueError(f"labels must be whole numbers from 0 to {classes - 1}, got {target}")
-        return index
+        masses = [self.label_smoothing / classes] * classes
+        masses[int(target)] += 1.0 - self.label_smoothing
+        return self._weighted(masses)
 
-    def _mass(self, target: Any, classes: int) -> float:
-        """All that a row's target weighs, M."""
+    def _weighted(self, masses: list[float]) -> list[float]:
         if self.weight is None:
-            return 1.0
-        weight = np.asarray(self.weight, np.float64)
-        sharp = (1.0 - self.label_smoothing) * weight[int(target)]
-        return float(sharp + self.label_smoothing * weight.mean())
+            return masses
+        if len(self.weight) != len(masses):
+            raise ValueError(
+                f"weight must have shape ({len(masses)},), one per class, got {self.weight.shape}"
+            )
+        return [w * mass for w, mass in zip(self.weight.tolist(), masses, strict=True)]
 
 
 class SoftLabelCrossEntropy(SoftmaxCrossEntropy, catboost.MultiTargetCustomObjective):
@@ -179,14 +208,16 @@ class SoftLabelCrossEntropy(SoftmaxCrossEntropy, catboost.MultiTargetCustomObjec
     probabilities as labels. Its predictions are scores: `crossent.softmax` makes probabilities.
 
     Arguments:
-        weight: One weight a class.
+        weight: One weight a class, finite and not negative.
         label_smoothing: $\epsilon$, in [0, 1], on top of the labels.
 
     Shape:
         - labels: (N, K) probabilities.
 
     Errors:
-        ValueError: an option is out of range; a row of labels has another length than its scores.
+        TypeError: an option, a label or a score is no number; a masked array.
+        ValueError: an option is out of range; a row of labels has another length than its scores; a
+            label is negative or not finite.
 
     Example:
         >>> import numpy as np
@@ -203,13 +234,14 @@ class SoftLabelCrossEntropy(SoftmaxCrossEntropy, catboost.MultiTargetCustomObjec
         """The loss as `eval_metric`: the mean over rows by weight; less is better."""
         return CrossentMultiTargetMetric(self)
 
-    def _target_of_row(self, target: Any, classes: int) -> Any:
-        return target
-
-    def _mass(self, target: Any, classes: int) -> float:
-        shares = np.asarray(target, np.float64)
-        shares = (1.0 - self.label_smoothing) * shares + self.label_smoothing / classes
-        return float(shares.sum() if self.weight is None else shares @ np.asarray(self.weight))
+    def _masses(self, target: Any, classes: int) -> list[float]:
+        labels = numbers("labels", target)
+        if labels.shape != (classes,):
+            raise ValueError(f"labels must have shape ({classes},), got {labels.shape}")
+        check_weights("labels", labels)
+        even = self.label_smoothing / classes
+        sharp = 1.0 - self.label_smoothing
+        return self._weighted([sharp * label + even for label in labels.tolist()])
 
 
 class BinaryCrossEntropy(_Ranges, _losses.Binary):
@@ -225,13 +257,14 @@ class BinaryCrossEntropy(_Ranges, _losses.Binary):
     weight of rows, which its scores of splits count as well: with `pos_weight` trees may differ.
 
     Arguments:
-        pos_weight: The weight of the positive class.
+        pos_weight: The weight of the positive class, finite and not negative.
 
     Shape:
         - labels: (N), in [0, 1].
 
     Errors:
-        ValueError: a label is not in [0, 1].
+        TypeError: an option, a label or a score is no number; a masked array.
+        ValueError: an option is out of range; a label is not in [0, 1].
 
     Example:
         >>> import numpy as np
@@ -265,6 +298,7 @@ class FocalLoss(_Ranges, _losses.Focal):
         - labels: (N), in [0, 1].
 
     Errors:
+        TypeError: an option, a label or a score is no number; a masked array.
         ValueError: an option or a label is out of range.
 
     Example:

@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike
 
 from crossent.boosting import _losses
 from crossent.boosting._callable import Dataset, Metric, given
-from crossent.boosting._losses import Array
+from crossent.boosting._losses import Array, check_weights, numbers
 
 __all__ = ["BinaryCrossEntropy", "FocalLoss", "SoftmaxCrossEntropy"]
 
@@ -52,7 +52,10 @@ class _Objective(_losses.Loss):
     ) -> tuple[Array, Array]:
         """Gradient and second derivatives, by `(labels, scores, weights)` or `(scores, data)`."""
         scores, labels, weight = given(y_true, y_pred, weight)
-        grad, hess = self.derivatives(scores, self.target(labels, scores), weight)
+        return self._scaled(scores, self.target(labels, scores), weight)
+
+    def _scaled(self, scores: Array, target: Array, weight: Array | None) -> tuple[Array, Array]:
+        grad, hess = self.derivatives(scores, target, weight)
         factor = self._factor(scores)
         if factor != 1.0:
             hess *= factor
@@ -83,7 +86,7 @@ class SoftmaxCrossEntropy(_Objective, _losses.Softmax):
     all times the row's weight. Without options it is LightGBM's `multiclass`.
 
     Arguments:
-        weight: One weight a class.
+        weight: One weight a class, finite and not negative.
         label_smoothing: $\epsilon$, in [0, 1]: the target is replaced by
             $(1 - \epsilon)\, t + \epsilon / K$.
         soft_labels: Probabilities of the classes of each row of the training set, in its order, in
@@ -95,8 +98,10 @@ class SoftmaxCrossEntropy(_Objective, _losses.Softmax):
         - scores, gradient, second derivatives: (N, K).
 
     Errors:
+        TypeError: an option, a label or a score is no number; a masked array.
         ValueError: an option is out of range; the scores are one a row; a label is not a whole
-            number in [0, K); `soft_labels` is of another shape than the scores.
+            number in [0, K); a soft label is negative or not finite; `soft_labels` is of another
+            shape than the scores.
 
     Example:
         >>> import numpy as np
@@ -119,7 +124,7 @@ class SoftmaxCrossEntropy(_Objective, _losses.Softmax):
         soft_labels: ArrayLike | None = None,
     ) -> None:
         super().__init__(weight=weight, label_smoothing=label_smoothing)
-        self.soft_labels = None if soft_labels is None else np.asarray(soft_labels)
+        self.soft_labels = None if soft_labels is None else _soft(soft_labels)
 
     def __call__(
         self,
@@ -136,11 +141,20 @@ class SoftmaxCrossEntropy(_Objective, _losses.Softmax):
                 f"soft_labels must have the shape of the scores, {scores.shape}, "
                 f"got {self.soft_labels.shape}"
             )
-        return super().__call__(self.soft_labels, scores, weight)
+        return self._scaled(scores, self.soft_labels, weight)
 
     def _factor(self, scores: Array) -> float:
         classes: int = scores.shape[1]
         return classes / (classes - 1)
+
+
+def _soft(soft_labels: ArrayLike) -> Array:
+    """Soft labels as they are, if they are floats: all of a training set may be large."""
+    array = numbers("soft_labels", soft_labels)
+    if array.ndim != 2 or array.shape[1] < 2:
+        raise ValueError(f"soft_labels must have shape (N, K), a column a class, got {array.shape}")
+    check_weights("soft_labels", array)
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
 class BinaryCrossEntropy(_Objective, _losses.Binary):
@@ -155,7 +169,8 @@ class BinaryCrossEntropy(_Objective, _losses.Binary):
     `multiclassova`, and `pos_weight` is its `scale_pos_weight`.
 
     Arguments:
-        pos_weight: The weight of the positive class: a number, or one a column of scores.
+        pos_weight: The weight of the positive class, finite and not negative: a number, or one a
+            column of scores.
 
     Shape:
         - labels: (N), in [0, 1]; for scores of shape (N, K): (N) class indices, each class against
@@ -163,7 +178,9 @@ class BinaryCrossEntropy(_Objective, _losses.Binary):
         - scores, gradient, second derivatives: (N) or (N, K).
 
     Errors:
-        ValueError: a label is not in [0, 1], or not a whole number in [0, K).
+        TypeError: an option, a label or a score is no number; a masked array.
+        ValueError: an option is out of range; a label is not in [0, 1], or not a whole number in
+            [0, K).
 
     Example:
         >>> import numpy as np
@@ -194,6 +211,7 @@ class FocalLoss(_Objective, _losses.Focal):
         As `BinaryCrossEntropy`.
 
     Errors:
+        TypeError: an option, a label or a score is no number; a masked array.
         ValueError: an option or a label is out of range.
 
     Example:

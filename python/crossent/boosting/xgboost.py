@@ -99,7 +99,7 @@ class SoftmaxCrossEntropy(_Objective, _losses.Softmax):
     all times the row's weight. Without options it is `multi:softprob`.
 
     Arguments:
-        weight: One weight a class.
+        weight: One weight a class, finite and not negative.
         label_smoothing: $\epsilon$, in [0, 1]: the target is replaced by
             $(1 - \epsilon)\, t + \epsilon / K$.
 
@@ -109,8 +109,9 @@ class SoftmaxCrossEntropy(_Objective, _losses.Softmax):
         - scores, gradient, second derivatives: (N, K).
 
     Errors:
+        TypeError: an option, a label or a score is no number; a masked array.
         ValueError: an option is out of range; the scores are one a row; a label is not a whole
-            number in [0, K).
+            number in [0, K); a soft label is negative or not finite.
 
     Example:
         >>> import numpy as np
@@ -140,7 +141,8 @@ class BinaryCrossEntropy(_SigmoidObjective, _losses.Binary):
     XGBoost's `scale_pos_weight`.
 
     Arguments:
-        pos_weight: The weight of the positive class: a number, or one a column of scores.
+        pos_weight: The weight of the positive class, finite and not negative: a number, or one a
+            column of scores.
 
     Shape:
         - labels: (N), in [0, 1]; for scores of shape (N, K): (N) class indices, each class against
@@ -148,7 +150,9 @@ class BinaryCrossEntropy(_SigmoidObjective, _losses.Binary):
         - scores, gradient, second derivatives: (N) or (N, K).
 
     Errors:
-        ValueError: a label is not in [0, 1], or not a whole number in [0, K).
+        TypeError: an option, a label or a score is no number; a masked array.
+        ValueError: an option is out of range; a label is not in [0, 1], or not a whole number in
+            [0, K).
 
     Example:
         >>> import numpy as np
@@ -179,6 +183,7 @@ class FocalLoss(_SigmoidObjective, _losses.Focal):
         As `BinaryCrossEntropy`.
 
     Errors:
+        TypeError: an option, a label or a score is no number; a masked array.
         ValueError: an option or a label is out of range.
 
     Example:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import crossent
 import crossent.functional as F
 from crossent import _core
-from crossent.cli._errors import Exit, Refused
+from crossent.cli._errors import Exit, Refused, set_threads
 from crossent.cli._table import aligned
 
 SHAPES = [(512, 50257), (8192, 1000), (65536, 10)]
@@ -130,8 +130,7 @@ PEERS = {
 
 def run(options: argparse.Namespace) -> int:
     """Measures, and prints a table a shape."""
-    if options.threads:
-        crossent.set_num_threads(options.threads)
+    set_threads(options.threads)
     unknown = set(options.peers or ()) - PEERS.keys()
     if unknown:
         raise Refused(f"--peers has no {', '.join(sorted(unknown))}: it has {', '.join(PEERS)}")
@@ -160,8 +159,12 @@ def run(options: argparse.Namespace) -> int:
 def measured(shape: tuple[int, int], peers: list[str], repeats: int) -> dict[str, Any]:
     """Medians in seconds, of the loss and with the gradient, by name."""
     rng = np.random.default_rng(0)
-    x = 3 * rng.standard_normal(shape, np.float32)
-    problem = Problem(x, rng.integers(0, shape[1], shape[0]), np.zeros_like(x))
+    try:
+        x = 3 * rng.standard_normal(shape, np.float32)
+        problem = Problem(x, rng.integers(0, shape[1], shape[0]), np.zeros_like(x))
+    except (MemoryError, OverflowError, ValueError) as error:
+        asked = f"--shape {shape[0]}x{shape[1]}"
+        raise Refused(f"{asked} does not fit in memory: give a smaller one") from error
     contestants = {"crossent": ours(problem)}
     contestants |= {name: PEERS[name](problem) for name in peers}
     right = exact(problem)

@@ -6,6 +6,8 @@ import os
 import sys
 from enum import IntEnum
 
+import crossent
+
 
 class Exit(IntEnum):
     """What the shell is told."""
@@ -20,6 +22,15 @@ class Exit(IntEnum):
 
 class Refused(Exception):
     """An input that cannot be used; the message says what to do about it."""
+
+
+def set_threads(n: int | None) -> None:
+    """What `--threads` asks for."""
+    try:
+        if n is not None:
+            crossent.set_num_threads(n)
+    except (ValueError, OverflowError) as error:
+        raise Refused(f"--threads {str(error).removeprefix('n ')}") from error
 
 
 def discard_output() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -18,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-import crossent
 from crossent.cli import _progress, _report, _state
-from crossent.cli._errors import Exit, Refused, discard_output
+from crossent.cli._errors import Exit, Refused, discard_output, set_threads
 from crossent.cli._files import Source, open_array
 from crossent.cli._state import real_path
 from crossent.cli._table import json_safe, lines
@@ -30,6 +31,23 @@ from crossent.evaluation._extra import needs
 # How often the state is kept while it runs.
 CHECKPOINT_SECONDS = 30.0
 WORST_IN_REPORT = 20
+NAMES = {
+    "input": "LOGITS",
+    "target": "TARGETS",
+    "baseline": "--baseline",
+    "sample_weight": "--sample-weight",
+    "byte_count": "--bytes",
+    "group": "--group",
+    "class_mask": "--class-mask",
+}
+# By a part of the message.
+ADVICE = {
+    "out of range": "; --ignore-index N leaves rows of target N out",
+    "must hold probabilities": "; --kind logits takes any numbers",
+    "negative probabilities": "; --kind logits takes any numbers",
+    "--class-mask must be": ": save it with astype(bool)",
+    "--group must be integers": ": save numbers of groups, or a Parquet column of strings",
+}
 
 
 class Stopped(Exception):
@@ -38,11 +56,13 @@ class Stopped(Exception):
 
 def run(options: argparse.Namespace) -> int:
     """Evaluates, prints, and says how it ended."""
-    if options.threads:
-        crossent.set_num_threads(options.threads)
+    set_threads(options.threads)
     inputs = opened(options)
     arguments = evaluation_arguments(options)
-    run_of = identity(options, inputs, arguments)
+
+    @functools.cache
+    def run_of() -> dict[str, Any]:
+        return identity(options, inputs, arguments)
 
     path = None if options.resume is None else Path(options.resume)
     report = None if options.report is None else Path(options.report)
@@ -51,8 +71,11 @@ def run(options: argparse.Namespace) -> int:
         evaluation, position = Evaluation(**arguments), 0
     except (TypeError, ValueError, OverflowError) as error:
         raise Refused(str(error)) from error
+    if path is not None:
+        # The state is for the files as they are before they are read.
+        run_of()
     if path is not None and path.exists():
-        evaluation, position, differs = _state.load(path, run_of)
+        evaluation, position, differs = _state.load(path, run_of())
         if differs:
             note(f"{differs}: last bits may differ from those of one run")
 
@@ -136,6 +159,7 @@ def opened(options: argparse.Namespace) -> dict[str, Source]:
             raise Refused(f"{source.name} does not say what its 16 bits are: --dtype bfloat16?")
         inputs[name] = source.viewed(np.dtype(needs("ml_dtypes", "eval").bfloat16))
     check_shapes(inputs, options.axis)
+    check_types(inputs)
     if is_number(options.bytes) and "sample-weight" in inputs:
         raise Refused(
             "--bytes must be a file of bytes a row where there is --sample-weight: "
@@ -177,7 +201,9 @@ def check_shapes(inputs: dict[str, Source], axis: int) -> None:
     shape = inputs["logits"].shape
     targets = inputs["targets"].shape
     if len(shape) < 2:
-        raise Refused(f"{inputs['logits'].name} must have rows of classes, and has shape {shape}")
+        what = "has no rows of classes to be LOGITS"
+        hint = "give it second, after them" if len(targets) > 1 else "save it with shape (N, C)"
+        raise Refused(f"{inputs['logits'].name} {what}, its shape is {shape}: {hint}")
     if not -len(shape) <= axis < len(shape) or axis % len(shape) == 0:
         raise Refused(f"--axis {axis} is not an axis of {shape} but the first")
     axis %= len(shape)
@@ -200,6 +226,23 @@ def check_shapes(inputs: dict[str, Source], axis: int) -> None:
     ):
         if name in inputs and inputs[name].shape != wanted:
             raise Refused(f"--{name} must have the shape {wanted}, and has {inputs[name].shape}")
+
+
+def check_types(inputs: dict[str, Source]) -> None:
+    """Types that kernels refuse, with what to do about them."""
+    logits, targets = inputs["logits"], inputs["targets"]
+    for source in filter(None, (logits, inputs.get("baseline"))):
+        dtype = np.dtype(source.dtype)
+        if dtype.kind != "f" and dtype.name != "bfloat16":
+            raise Refused(
+                f"{source.name} must hold floating-point numbers, and holds {dtype}: save it as "
+                "float32, say"
+            )
+    if np.dtype(targets.dtype).kind not in "iu":
+        raise Refused(
+            f"{targets.name} must hold target classes, which are integers, and holds "
+            f"{targets.dtype}: save it as int64, say"
+        )
 
 
 def evaluation_arguments(options: argparse.Namespace) -> dict[str, Any]:
@@ -242,7 +285,7 @@ class Walk:
         position: int,
         shape: tuple[int, ...],
         path: Path | None,
-        run_of: dict[str, Any],
+        run_of: Callable[[], dict[str, Any]],
         quiet: bool,
     ) -> None:
         self.evaluation, self.position, self.signal = evaluation, position, None
@@ -316,7 +359,7 @@ class Walk:
 
     def save(self, path: Path) -> None:
         """Keeps the state."""
-        _state.save(path, self.evaluation, self.position, self._run)
+        _state.save(path, self.evaluation, self.position, self._run())
         self._kept = time.monotonic()
 
     def save_somewhere(self) -> Path:
@@ -334,8 +377,9 @@ class Walk:
 
 
 def renamed(message: str) -> str:
-    """The error with the names that the command line has for arguments."""
-    return message.replace("input", "LOGITS").replace("target[", "TARGETS[")
+    """The error with the names that the command line has for arguments, and what to do about it."""
+    message = re.sub(rf"\b({'|'.join(NAMES)})\b", lambda found: NAMES[found[0]], message)
+    return message + next((advice for part, advice in ADVICE.items() if part in message), "")
 
 
 def command_line(options: argparse.Namespace, path: Path) -> str:
@@ -360,7 +404,9 @@ def show(evaluation: Evaluation, walk: Walk, options: argparse.Namespace) -> Non
     if options.per_class:
         found["by_class"] = evaluation.by_class()
     if options.group:
-        found["by_group"] = evaluation.by_group()
+        groups = evaluation.by_group()
+        diagrams = [evaluation.reliability(group=label) for label in groups["label"].tolist()]
+        found["by_group"] = {**groups, "reliability": diagrams}
     if options.worst:
         found["worst_tokens"] = [token._asdict() for token in evaluation.worst_tokens()]
     print(json.dumps(json_safe(found), allow_nan=False))

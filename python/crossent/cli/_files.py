@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,6 +20,17 @@ Array = NDArray[Any]
 FORMATS = (".npy", ".npz", ".safetensors", ".zarr", ".parquet")
 # What a fingerprint reads of a file: so many blocks, evenly spread, with the first and the last.
 BLOCKS, BLOCK_BYTES = 64, 1 << 14
+# Names that an error lists.
+LISTED = 20
+# How much of a Parquet file is read at a time.
+BUFFER_BYTES = 1 << 20
+# What safetensors itself allows.
+MOST_HEADER_BYTES = 100_000_000
+SAFETENSORS_TYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?",
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1",
+}  # fmt: skip
 
 
 class Source:
@@ -93,7 +105,9 @@ def open_array(spec: str) -> Source:
     except (Refused, ImportError):
         raise
     except Exception as error:
-        raise Refused(f"{path} cannot be read: {error}") from error
+        raise Refused(
+            f"{path} cannot be read: {error}; is it a whole {kind} file? If not, write it again"
+        ) from error
 
 
 def split(spec: str) -> tuple[Path, str]:
@@ -109,22 +123,43 @@ def chosen(path: Path, key: str, keys: list[str], what: str = "array") -> str:
     """The key that was asked for, or the only one."""
     if not key and len(keys) == 1:
         return keys[0]
+    if not keys:
+        raise Refused(f"{path} has no {what}s: save one in it, or give another file")
     if key not in keys:
         asked = f"no {what} {key}" if key else f"{len(keys)} {what}s"
-        raise Refused(f"{path} has {asked}: ask for {path}:KEY, KEY one of {', '.join(keys[:20])}")
+        listed = ", ".join(keys[:LISTED]) + (", ..." if len(keys) > LISTED else "")
+        raise Refused(f"{path} has {asked}: ask for {path}:KEY, KEY one of {listed}")
     return key
 
 
-def mapped(path: Path, key: str, array: Array) -> Source:
-    return Source(path, key, array.shape, array.dtype, lambda start, stop: array[start:stop])
+def mapped(
+    path: Path,
+    key: str,
+    dtype: np.dtype[Any],
+    begin: int,
+    shape: tuple[int, ...],
+    fortran: bool = False,
+) -> Source:
+    """The array whose numbers lie in the file from a byte on, through a memory map."""
+    end, size = begin + math.prod(shape) * dtype.itemsize, path.stat().st_size
+    if end > size:
+        raise Refused(
+            f"{path} is cut off: it says that it has {end} bytes, and has {size}; write it again"
+        )
+    array: Array
+    if math.prod(shape):
+        array = np.memmap(path, dtype, "r", begin, shape, "F" if fortran else "C")
+    else:
+        # Nothing cannot be mapped.
+        array = np.zeros(shape, dtype)
+    return Source(path, key, shape, dtype, lambda start, stop: array[start:stop])
 
 
 def open_npy(path: Path, key: str) -> Source:
     if key:
         raise Refused(f"{path} holds one array, and no {key}: leave :{key} out")
-    if path.stat().st_size and math.prod(header_of(path, 0)[0]) == 0:
-        return mapped(path, key, np.load(path, allow_pickle=False))
-    return mapped(path, key, np.load(path, mmap_mode="r", allow_pickle=False))
+    shape, fortran, dtype, begin = header_of(path, 0)
+    return mapped(path, key, dtype, begin, shape, fortran)
 
 
 def header_of(path: Path, offset: int) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
@@ -141,7 +176,7 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     else:
         found = np.lib.format.read_array_header_2_0(file)
     if found[2].hasobject:
-        raise Refused("Python objects are not read from files")
+        raise Refused("Python objects are not read from files: save numbers, or fixed-size strings")
     return found
 
 
@@ -157,10 +192,8 @@ def open_npz(path: Path, key: str) -> Source:
             fixed = file.read(30)
         begin = entry.header_offset + 30
         begin += int.from_bytes(fixed[26:28], "little") + int.from_bytes(fixed[28:30], "little")
-        shape, fortran, dtype, offset = header_of(path, begin)
-        if math.prod(shape):
-            order: Any = "F" if fortran else "C"
-            return mapped(path, key, np.memmap(path, dtype, "r", offset, shape, order))
+        shape, fortran, dtype, begin = header_of(path, begin)
+        return mapped(path, key, dtype, begin, shape, fortran)
     stream = Unpacked(path, key)
     return Source(path, key, stream.shape, stream.dtype, stream.read)
 
@@ -190,7 +223,7 @@ class Unpacked:
         wanted = (stop - start) * self._row_bytes
         data = self._file.read(wanted)
         if len(data) != wanted:
-            raise Refused(f"{self._path}:{self._key} is cut off")
+            raise Refused(f"{self._path}:{self._key} is cut off: write it again")
         self._next = stop
         return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
 
@@ -200,12 +233,25 @@ class Unpacked:
 
 
 def open_safetensors(path: Path, key: str) -> Source:
-    file = needs("safetensors", "eval").safe_open(str(path), framework="np")
-    key = chosen(path, key, list(file.keys()))
-    tensor = file.get_slice(key)
-    shape = tuple(tensor.get_shape())
-    dtype = tensor[0:0].dtype if shape else np.dtype(np.float32)
-    return Source(path, key, shape, dtype, lambda start, stop: tensor[start:stop])
+    """The format is a length, as much JSON that says where each array lies, and the arrays: so they
+    are mapped, which its own package does not do for slices."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(MOST_HEADER_BYTES, path.stat().st_size):
+            raise Refused(f"{path} is no .safetensors file, or is cut off: write it again")
+        header = json.loads(file.read(length))
+    key = chosen(path, key, [name for name in header if name != "__metadata__"])
+    held = header[key]
+    if held["dtype"] == "BF16":
+        dtype = np.dtype(needs("ml_dtypes", "eval").bfloat16)
+    elif held["dtype"] in SAFETENSORS_TYPES:
+        dtype = np.dtype(SAFETENSORS_TYPES[held["dtype"]])
+    else:
+        raise Refused(f"{path}:{key} is of the type {held['dtype']}: convert it to F32, say")
+    shape, (begin, end) = tuple(held["shape"]), held["data_offsets"]
+    if not 0 <= begin <= end or end - begin != math.prod(shape) * dtype.itemsize:
+        raise Refused(f"{path}:{key} is not as long as its shape says: write the file again")
+    return mapped(path, key, dtype, 8 + length + begin, shape)
 
 
 def open_zarr(path: Path, key: str) -> Source:
@@ -216,15 +262,24 @@ def open_zarr(path: Path, key: str) -> Source:
             raise Refused(f"{path} holds one array, and no {key}: leave :{key} out")
         array = node
     else:
-        keys = sorted(name for name, _ in node.arrays())
-        key = key if key in node and isinstance(node[key], zarr.Array) else chosen(path, key, keys)
+        if not (key and key in node and isinstance(node[key], zarr.Array)):
+            key = chosen(path, key, sorted(arrays_within(node)))
         array = node[key]
     return Source(path, key, array.shape, array.dtype, lambda start, stop: array[start:stop])
 
 
+def arrays_within(group: Any, above: str = "") -> Iterator[str]:
+    """The paths of the arrays of a Zarr group and of the groups in it."""
+    for name, _ in group.arrays():
+        yield above + name
+    for name, inner in group.groups():
+        yield from arrays_within(inner, f"{above}{name}/")
+
+
 def open_parquet(path: Path, key: str) -> Source:
     parquet = needs("pyarrow.parquet", "eval")
-    file = parquet.ParquetFile(path, memory_map=True)
+    # Neither mapped nor read ahead: pages of a map would stay, and all row groups be read at once.
+    file = parquet.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
     key = chosen(path, key, file.schema_arrow.names, "column")
     column = Column(path, key, file)
     first = column.read(0, min(1, column.length))
@@ -234,13 +289,13 @@ def open_parquet(path: Path, key: str) -> Source:
 class Column:
     """A Parquet column of numbers, or of lists of equal length, which are rows."""
 
-    # Rows that are decoded at a time.
-    STEP = 1024
-
     def __init__(self, path: Path, key: str, file: Any) -> None:
         self._name, self._key, self._file = f"{path}:{key}", key, file
         self.length = file.metadata.num_rows
-        self._next, self._batches, self._rest = 0, self._from(0), np.zeros(0)
+        self._next, self._step, self._rest = -1, 0, np.zeros(0)
+        self._batches: Iterator[Array] = iter(())
+        # How long lists are: as the first.
+        self._width: int | None = None
 
     def _from(self, row: int) -> Iterator[Array]:
         """Rows from this one on; row groups before it are not read."""
@@ -249,7 +304,7 @@ class Column:
             first += metadata.row_group(group).num_rows
             group += 1
         groups = list(range(group, metadata.num_row_groups))
-        for batch in self._file.iter_batches(self.STEP, groups, columns=[self._key]):
+        for batch in self._file.iter_batches(self._step, groups, columns=[self._key]):
             array = self._numbers(batch.column(0))
             yield array[max(0, row - first) :]
             first += len(array)
@@ -269,16 +324,19 @@ class Column:
             return np.asarray(column.to_numpy(zero_copy_only=False))
         numbers = column.flatten()
         if numbers.null_count:
-            raise Refused(f"{self._name} has nulls in its lists")
-        width = len(numbers) // max(1, rows)
+            raise Refused(f"{self._name} has nulls in its lists: fill them")
+        if self._width is None:
+            self._width = len(numbers) // max(1, rows)
         if not pa.types.is_fixed_size_list(kind):
             lengths = column.value_lengths().to_numpy()
-            if (lengths != width).any():
+            if (lengths != self._width).any():
                 raise Refused(f"{self._name} has lists of different lengths: rows need as many")
-        return np.asarray(numbers.to_numpy(zero_copy_only=False)).reshape(rows, width)
+        return np.asarray(numbers.to_numpy(zero_copy_only=False)).reshape(rows, self._width)
 
     def read(self, start: int, stop: int) -> Array:
-        if start != self._next:
+        # As many rows are decoded at a time as are wanted at a time.
+        if start != self._next or stop - start > self._step:
+            self._step = stop - start
             self._batches, self._rest = self._from(start), np.zeros(0)
         parts, missing = [], stop - start
         while missing > 0:

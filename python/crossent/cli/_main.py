@@ -160,8 +160,10 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def shape(text: str) -> tuple[int, int]:
-    rows, _, classes = text.partition("x")
-    return positive(rows), positive(classes)
+    rows, classes = map(positive, text.split("x"))
+    if classes == 1:
+        raise argparse.ArgumentTypeError(f"{text} has one class, whose loss is 0: give two or more")
+    return rows, classes
 
 
 # argparse names the type where a value is not one.

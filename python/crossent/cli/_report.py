@@ -7,12 +7,16 @@ from html import escape
 from math import isnan, log10
 from typing import Any
 
+import numpy as np
+
 import crossent
 from crossent.cli._table import BITS, columns, digits, measures, worst
 from crossent.evaluation import Evaluation
 
 # Rows of a table that a page shows: browsers are slow with more.
 SHOWN = 1000
+# Groups that have a reliability diagram.
+DRAWN = 6
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
        color: #1c2330; background: #fff; }
@@ -36,13 +40,14 @@ def page(evaluation: Evaluation, logits: str, targets: str, bits: bool) -> str:
         "<h2>Measures</h2>",
         html_table(["measure", "value"], [list(row) for row in measures(evaluation, bits)]),
         "<h2>Calibration</h2>",
-        reliability_diagram(evaluation),
+        reliability_diagram(evaluation.reliability(), evaluation.expected_calibration_error),
         "<h2>Losses</h2>",
         histogram(evaluation, bits),
     ]
     groups = evaluation.by_group()
     if len(groups["label"]):
         sections += ["<h2>Groups</h2>", long_table("group", groups, bits)]
+        sections.append(group_diagrams(evaluation, groups))
     sections += ["<h2>Classes</h2>", long_table("class", evaluation.by_class(), bits)]
     head, rows = worst(evaluation, bits)
     if rows:
@@ -77,16 +82,29 @@ def html_table(head: Sequence[str], rows: Any) -> str:
 
 
 def long_table(what: str, table: dict[str, Any], bits: bool) -> str:
-    head, rows = columns(table, bits)
-    text = f'<div class="scroll">{html_table([what, *head[1:]], rows[:SHOWN])}</div>'
-    if len(rows) > SHOWN:
-        text += f"<p>The {SHOWN:,} with the largest share of the loss, of {len(rows):,}.</p>"
+    head, rows, count = columns(table, bits, SHOWN)
+    text = f'<div class="scroll">{html_table([what, *head[1:]], rows)}</div>'
+    if count > SHOWN:
+        text += f"<p>The {SHOWN:,} with the largest share of the loss, of {count:,}.</p>"
     return text
 
 
-def reliability_diagram(evaluation: Evaluation) -> str:
+def group_diagrams(evaluation: Evaluation, groups: dict[str, Any]) -> str:
+    """The reliability diagrams of the groups with the most rows."""
+    most = np.argsort(-groups["rows"], kind="stable")[:DRAWN]
+    return "".join(
+        reliability_diagram(
+            evaluation.reliability(group=groups["label"].tolist()[i]),
+            groups["expected_calibration_error"][i],
+            f"Group {groups['label'][i]}. ",
+        )
+        for i in most.tolist()
+    )
+
+
+def reliability_diagram(diagram: dict[str, Any], error: float, of: str = "") -> str:
     """Accuracy over confidence, and how many rows each bin has."""
-    diagram, size, low = evaluation.reliability(), 300, 40
+    size, low = 300, 40
     most = max(int(diagram["rows"].max()), 1)
     bars = []
     for lower, upper, rows, confidence, accuracy in zip(
@@ -114,7 +132,6 @@ def reliability_diagram(evaluation: Evaluation) -> str:
         f'<text x="{low - 6}" y="{size * (1 - t) + 14:g}" text-anchor="end">{t:g}</text>'
         for t in (0, 0.2, 0.4, 0.6, 0.8, 1)
     )
-    error = evaluation.expected_calibration_error
     return (
         f"<figure>{svg(size + 60, size + 120, 'reliability diagram')}{''.join(bars)}"
         f'<line class="line" x1="{low}" y1="{size + 10}" x2="{low + size}" y2="10"/>'
@@ -122,8 +139,9 @@ def reliability_diagram(evaluation: Evaluation) -> str:
         f'<line class="line" x1="{low}" y1="{size + 100}" x2="{low + size}" y2="{size + 100}"/>'
         f'{ticks}<text x="{low + size / 2}" y="{size + 116}" text-anchor="middle">'
         "confidence; below, rows</text></svg>"
-        f"<figcaption>Accuracy (blue) in bins of confidence, and how far it is from the mean "
-        f"confidence (red). Expected calibration error: {digits(error)}.</figcaption></figure>"
+        f"<figcaption>{escape(of)}Accuracy (blue) in bins of confidence, and how far it is from "
+        f"the mean confidence (red). Expected calibration error: {digits(error)}.</figcaption>"
+        "</figure>"
     )
 
 

@@ -23,10 +23,11 @@ def write_atomically(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
         return
     path = real_path(path)
-    with tempfile.NamedTemporaryFile(
+    file = tempfile.NamedTemporaryFile(  # noqa: SIM115
         "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        try:
+    )
+    try:
+        with file:
             # As a file that was opened for writing would have it, and not readable by nobody else.
             umask = os.umask(0)
             os.umask(umask)
@@ -34,10 +35,11 @@ def write_atomically(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        # Windows moves no file that is open.
+        os.replace(file.name, path)
+    except BaseException:
+        os.unlink(file.name)
+        raise
 
 
 def real_path(path: Path) -> Path:

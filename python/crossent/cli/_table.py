@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -81,34 +82,40 @@ def share(q: str) -> str:
     return names.get(q, f"{100 * float(q):g} % quantile")
 
 
-def columns(table: dict[str, Any], bits: bool) -> tuple[list[str], list[list[str]]]:
-    """The head and the rows of a table of classes or groups, by their share of the loss."""
+def columns(table: dict[str, Any], bits: bool, most: int) -> tuple[list[str], list[list[str]], int]:
+    """The head and the first rows of a table of classes or groups, by their share of the loss, and
+    how many rows there are. Columns without a number are left out."""
     unit, scale = ("bits", BITS) if bits else ("nats", 1.0)
     there = np.flatnonzero(table["rows"])
     with np.errstate(invalid="ignore"):
         loss = (table["cross_entropy"] * table["weight"])[there]
-    order = there[np.argsort(-loss, kind="stable")].tolist()
-    ranked = [name for name in table if name.startswith("top")]
-    head = ["label", "rows", unit, "perplexity", "accuracy", *(f"top-{n[3:]}" for n in ranked)]
-    head += ["confidence"]
-    # Only of groups.
-    error = table.get("expected_calibration_error")
-    if error is not None:
-        head.append("calibration error")
-    rows = [
-        [
-            str(table["label"][i]),
-            f"{table['rows'][i]:,}",
-            digits(table["cross_entropy"][i] * scale),
-            digits(table["perplexity"][i]),
-            percent(table["accuracy"][i]),
-            *(percent(table[name][i]) for name in ranked),
-            percent(table["confidence"][i]),
-            *([] if error is None else [percent(error[i])]),
-        ]
-        for i in order
+    order = there[np.argsort(-loss, kind="stable")[:most]].tolist()
+
+    def amount(nats: float) -> str:
+        return digits(nats * scale)
+
+    wanted: list[tuple[str, str, Callable[[Any], str]]] = [
+        ("label", "label", str),
+        ("rows", "rows", "{:,}".format),
+        ("cross_entropy", unit, amount),
+        ("perplexity", "perplexity", digits),
+        ("bits_per_byte", "bits per byte", digits),
+        ("accuracy", "accuracy", percent),
+        *((name, f"top-{name[3:]}", percent) for name in table if name.startswith("top")),
+        ("entropy", "entropy", amount),
+        ("confidence", "confidence", percent),
+        ("expected_calibration_error", "calibration error", percent),
+        ("kl_divergence", "KL", amount),
     ]
-    return head, rows
+    # Bytes, a baseline, and bins of confidence are not always there.
+    may_lack = ("bits_per_byte", "expected_calibration_error", "kl_divergence")
+    shown = [
+        each
+        for each in wanted
+        if each[0] not in may_lack or not np.isnan(table.get(each[0], np.nan)).all()
+    ]
+    rows = [[text(table[name][i]) for name, _, text in shown] for i in order]
+    return [title for _, title, _ in shown], rows, len(there)
 
 
 def lines(evaluation: Evaluation, bits: bool, per_class: bool) -> list[str]:
@@ -120,10 +127,10 @@ def lines(evaluation: Evaluation, bits: bool, per_class: bool) -> list[str]:
     groups = evaluation.by_group()
     tables += [("group", groups)] if len(groups["label"]) else []
     for what, each in tables:
-        head, rows = columns(each, bits)
-        text += ["", *aligned([what, *head[1:]], rows[:SHOWN])]
-        if len(rows) > SHOWN:
-            text.append(f"and {len(rows) - SHOWN:,} more, with --json or --report")
+        head, rows, count = columns(each, bits, SHOWN)
+        text += ["", *aligned([what, *head[1:]], rows)]
+        if count > SHOWN:
+            text.append(f"and {count - SHOWN:,} more, with --json or --report")
     head, rows = worst(evaluation, bits)
     if rows:
         text += ["", *aligned(head, rows)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossent.evaluation._sums import ExactSums, Floats, Integers, ratio
+from crossent.evaluation._sums import ExactSums, Floats, Integers, ratios
 
 # The sum of the weights of rows, and how many there were.
 WEIGHT, ROWS = "weight", "rows"
@@ -61,13 +61,19 @@ class Cells:
         result.columns = {name: sums.spread(size, cells) for name, sums in self.columns.items()}
         return result
 
-    def mean(self, name: str, cell: int = 0) -> float:
-        """The weighted mean of a column in a cell; NaN of no rows."""
-        return ratio(self.columns[name], self.columns[WEIGHT], cell)
+    def taken(self, cells: Integers) -> Cells:
+        """Some of the cells, in the order that these have here."""
+        result = Cells(len(cells), ())
+        result.columns = {name: sums.taken(cells) for name, sums in self.columns.items()}
+        return result
 
-    def means(self, name: str) -> Floats:
-        """Those of all cells."""
-        return np.array([self.mean(name, cell) for cell in range(self.size)])
+    def mean(self, name: str, over: str = WEIGHT) -> float:
+        """That of the only cell."""
+        return float(self.means(name, over)[0])
+
+    def means(self, name: str, over: str = WEIGHT) -> Floats:
+        """A column over another one in each cell, by default its weighted mean; NaN of no rows."""
+        return ratios(self.columns[name], self.columns[over])
 
     def rows(self) -> Integers:
         """How many rows each cell has."""

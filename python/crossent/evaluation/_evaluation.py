@@ -177,7 +177,8 @@ class Evaluation:
             byte_count: How many bytes of text each row stands for, or all of the batch do. Those of
                 a row that does not count are left out; one number counts whole. Rows of batches
                 without it are left out of `bits_per_byte`.
-            group: Labels, integers or strings, of the groups that rows belong to; see `by_group`.
+            group: Labels of the groups that rows belong to, integers or strings, also those of an
+                array of Python objects; see `by_group`.
             class_mask: Booleans that broadcast to the input's shape: False is a class that does not
                 exist.
             first_row: The number of the first row, for `worst_tokens`; by default how many rows
@@ -415,7 +416,7 @@ class Evaluation:
     @property
     def bits_per_byte(self) -> float:
         """Bits over bytes, of the rows that had a `byte_count`; NaN where none had."""
-        return self._bits_per_byte(self._total, 0)
+        return self._total.mean("byte_loss", "bytes") / log(2)
 
     @property
     def accuracy(self) -> float:
@@ -450,7 +451,7 @@ class Evaluation:
     def kl_divergence(self) -> float:
         """The mean divergence from the baseline's distributions, in nats, over the rows that had
         one; NaN where none had."""
-        return self._mean_kl(self._total, 0)
+        return self._total.mean("kl", "kl_weight")
 
     def kl_quantiles(self, q: Iterable[float]) -> list[float]:
         """Quantiles of the divergences of rows, in nats: see `Quantiles`. Weights do not matter.
@@ -493,28 +494,46 @@ class Evaluation:
         """The mean of how far accuracy and confidence are apart in a bin."""
         return self._calibration_error(self._calibration, range(self._bins), self._total, 0)
 
-    def reliability(self) -> dict[str, NDArray[Any]]:
+    def reliability(self, *, group: int | str | None = None) -> dict[str, NDArray[Any]]:
         """The reliability diagram: for each bin of confidence `lower` and `upper`, `rows`,
         `weight`, and, NaN in empty bins, `confidence` and `accuracy`.
+
+        Arguments:
+            group: The label of a group, whose rows alone are wanted. Of classes no bins are held.
+
+        Errors:
+            TypeError: `group` is no label.
+            ValueError: no row has this label.
 
         Example:
             >>> from crossent.evaluation import Evaluation
             >>> evaluation = Evaluation(bins=2)
-            >>> evaluation.update([[0.0, 5.0], [0.0, 5.0]], [1, 0])
+            >>> evaluation.update([[0.0, 5.0], [0.0, 5.0]], [1, 0], group=["prose", "code"])
             >>> evaluation.reliability()["accuracy"]
             array([nan, 0.5])
+            >>> evaluation.reliability(group="prose")["accuracy"]
+            array([nan,  1.])
         """
+        cells = self._calibration
+        if group is not None:
+            label = group if isinstance(group, str) else whole("group", group, None)
+            if label not in self._labels:
+                raise ValueError(f"group must be the label of a group, got {label!r}")
+            place = np.array([self._labels.index(label)])
+            cells = self._group_calibration.taken(self._bins_of(place))
         return {
             "lower": self._edges[:-1],
             "upper": self._edges[1:],
-            "rows": self._calibration.rows(),
-            "weight": self._calibration.columns[WEIGHT].values(),
-            "confidence": self._calibration.means("confidence"),
-            "accuracy": self._calibration.means(HIT),
+            "rows": cells.rows(),
+            "weight": cells.columns[WEIGHT].values(),
+            "confidence": cells.means("confidence"),
+            "accuracy": cells.means(HIT),
         }
 
     def by_class(self) -> dict[str, NDArray[Any]]:
-        """Measures of the rows of each target class, as `by_group`; `label` is the class.
+        """Measures of the rows of each target class, as many as there are classes: those of
+        `by_group` but `expected_calibration_error`, as bins of confidence are not held for classes.
+        `label` is the class. Of a class without rows all means are NaN.
 
         Errors:
             ValueError: `per_class` was not asked for.
@@ -529,12 +548,14 @@ class Evaluation:
         if not self._per_class:
             raise ValueError("per_class must be True for measures of classes")
         cells = Cells(0, self._columns) if self._by_class is None else self._by_class
-        return self._table(cells, np.arange(cells.size), np.arange(cells.size))
+        return self._table(cells, np.arange(cells.size))
 
     def by_group(self) -> dict[str, NDArray[Any]]:
-        """Measures of each group: `label`, `rows`, `weight`, `cross_entropy`, `perplexity`,
+        """Measures of each group: `label`, `rows`, `weight`, `cross_entropy`, `bits`, `perplexity`,
         `accuracy`, `top5` and so on, `entropy`, `confidence`, `kl_divergence`, `bits_per_byte` and
         `expected_calibration_error`, arrays of as many as there are groups, by label.
+
+        Its reliability diagram is `reliability(group=label)`. Quantiles are of all rows alone.
 
         Example:
             >>> from crossent.evaluation import Evaluation
@@ -545,7 +566,7 @@ class Evaluation:
         """
         order = np.array(self._order(), np.int64)
         labels = label_array([self._labels[i] for i in order])
-        table = self._table(self._by_group, order, labels)
+        table = self._table(self._by_group.taken(order), labels)
         table["expected_calibration_error"] = np.array(
             [
                 self._calibration_error(
@@ -564,24 +585,21 @@ class Evaluation:
         labels = self._labels
         return sorted(range(len(labels)), key=lambda i: (isinstance(labels[i], str), labels[i]))
 
-    def _table(
-        self, cells: Cells, order: Integers, labels: NDArray[Any]
-    ) -> dict[str, NDArray[Any]]:
-        loss = cells.means("loss")[order]
+    def _table(self, cells: Cells, labels: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        loss = cells.means("loss")
         return {
             "label": labels,
-            "rows": cells.rows()[order],
-            "weight": cells.columns[WEIGHT].values()[order],
+            "rows": cells.rows(),
+            "weight": cells.columns[WEIGHT].values(),
             "cross_entropy": loss,
+            "bits": loss / log(2),
             "perplexity": np.array([exponential(mean) for mean in loss.tolist()]),
-            "accuracy": cells.means(HIT)[order],
-            **{name: cells.means(name)[order] for name in self._hits[1:]},
-            "entropy": cells.means("entropy")[order],
-            "confidence": cells.means("confidence")[order],
-            "kl_divergence": np.array([self._mean_kl(cells, cell) for cell in order.tolist()]),
-            "bits_per_byte": np.array(
-                [self._bits_per_byte(cells, cell) for cell in order.tolist()]
-            ),
+            "accuracy": cells.means(HIT),
+            **{name: cells.means(name) for name in self._hits[1:]},
+            "entropy": cells.means("entropy"),
+            "confidence": cells.means("confidence"),
+            "kl_divergence": cells.means("kl", "kl_weight"),
+            "bits_per_byte": cells.means("byte_loss", "bytes") / log(2),
         }
 
     def worst_tokens(self) -> list[Token]:
@@ -642,19 +660,6 @@ class Evaluation:
     def _has_kl(self) -> bool:
         return bool(self._kls.count or self._kls.nans)
 
-    def _bits_per_byte(self, cells: Cells, cell: int) -> float:
-        loss, count = cells.columns["byte_loss"].exact(cell), cells.columns["bytes"].exact(cell)
-        if not isinstance(count, Fraction) or not count:
-            return nan
-        share = rounded(loss / count) if isinstance(loss, Fraction) else loss
-        return share / log(2)
-
-    def _mean_kl(self, cells: Cells, cell: int) -> float:
-        total, weight = cells.columns["kl"].exact(cell), cells.columns["kl_weight"].exact(cell)
-        if not isinstance(weight, Fraction) or not weight:
-            return nan
-        return rounded(total / weight) if isinstance(total, Fraction) else total
-
     def _calibration_error(
         self, bins: Cells, cells: Iterable[int], whole: Cells, cell: int
     ) -> float:
@@ -692,9 +697,7 @@ class Evaluation:
             >>> Evaluation.from_dict(json.loads(kept)) == evaluation
             True
         """
-        order = self._order()
-        cells = np.argsort(np.array(order, np.int64))
-        bins = self._bins_of(cells)
+        order = np.array(self._order(), np.int64)
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -708,8 +711,8 @@ class Evaluation:
             "by_class": None if self._by_class is None else self._by_class.to_dict(),
             "groups": {
                 "labels": [self._labels[i] for i in order],
-                "cells": self._by_group.spread(len(order), cells).to_dict(),
-                "calibration": self._group_calibration.spread(len(bins), bins).to_dict(),
+                "cells": self._by_group.taken(order).to_dict(),
+                "calibration": self._group_calibration.taken(self._bins_of(order)).to_dict(),
             },
             "worst": [
                 {

@@ -53,8 +53,9 @@ def evaluate(
 
     Arguments:
         input: Logits, or what `kind` says: an array, a memory map (`np.load(path, mmap_mode="r")`),
-            or any object with `shape`, `dtype` and slices along the first axis, as Zarr and h5py
-            have.
+            or any object with `shape`, a `dtype` of NumPy's and slices along the first axis, as
+            Zarr and h5py have. What else `np.asarray` takes, as a torch tensor or a `DataFrame`,
+            it takes whole, at the start.
         target: Class indices of any integer type, of input's shape without the class axis.
         axis: The class axis; by default torch's: 1. It cannot be the first.
         baseline: Another model's logits for the same rows; see `Evaluation.update`.
@@ -166,8 +167,20 @@ def slices(start: int, length: int, step: int) -> Iterator[tuple[int, int]]:
 
 
 def sliceable(array: Any) -> Any:
-    """Lists become arrays; what has a shape stays as it is."""
-    return array if array is None or hasattr(array, "shape") else np.asarray(array)
+    """What has a shape and a type of NumPy's, such as a file, is read slice by slice; lists,
+    tensors and pandas' tables become arrays, without a copy where NumPy needs none."""
+    # Slices of pandas' objects may go by label.
+    whole_now = hasattr(array, "iloc") or not hasattr(array, "shape") or not has_dtype(array)
+    return np.asarray(array) if array is not None and whole_now else array
+
+
+def has_dtype(array: Any) -> bool:
+    """Whether its type is one that NumPy knows."""
+    try:
+        np.dtype(array.dtype)
+    except (AttributeError, TypeError):
+        return False
+    return True
 
 
 def checked_axis(shape: tuple[int, ...], axis: int | None) -> int:
@@ -188,17 +201,19 @@ def give_back(array: NDArray[Any] | None) -> None:
     Only of maps that cannot be written: pages of one that was written privately exist nowhere else.
     """
     base: Any = array
-    mode = getattr(array, "mode", None)
     while isinstance(base, np.ndarray) and base.base is not None:
         base = base.base
-    if mode != "r" or not isinstance(base, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+    if not isinstance(base, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    whole_map = np.frombuffer(base, np.uint8)
+    if whole_map.flags.writeable:
         return
     assert array is not None
     reach = [(n - 1) * step for n, step in zip(array.shape, array.strides, strict=True)]
     at = array.__array_interface__["data"][0]
     low = at + sum(far for far in reach if far < 0)
     high = at + sum(far for far in reach if far > 0) + array.itemsize
-    origin = np.frombuffer(base, np.uint8).__array_interface__["data"][0]
+    origin = whole_map.__array_interface__["data"][0]
     # Pages that it shares with its neighbours are given back, too; who needs them reads them again.
     first = (low - origin) // mmap.PAGESIZE * mmap.PAGESIZE
     if array.size:

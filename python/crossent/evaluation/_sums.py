@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from math import inf, nan
 from typing import Any
@@ -131,10 +131,17 @@ class ExactSums:
             wide[..., cells] = counts
             return wide
 
+        return self._moved(size, placed)
+
+    def taken(self, cells: Integers) -> ExactSums:
+        """The sums of some cells, in the order that these have here."""
+        return self._moved(len(cells), lambda counts: counts[..., cells])
+
+    def _moved(self, size: int, move: Callable[[Integers], Integers]) -> ExactSums:
         result = ExactSums(size)
-        result._places = {place: placed(counts) for place, counts in self._places.items()}
+        result._places = {place: move(counts) for place, counts in self._places.items()}
         result._bound = self._bound
-        result._specials = None if self._specials is None else placed(self._specials)
+        result._specials = None if self._specials is None else move(self._specials)
         return result
 
     def _carry(self) -> None:
@@ -167,9 +174,26 @@ class ExactSums:
                 return nan
             if plus or minus:
                 return inf if plus else -inf
-        low = min(self._places, default=0)
-        total = sum(int(c[cell]) << (BITS * (p - low)) for p, c in self._places.items())
-        return Fraction(total) * Fraction(2) ** (BITS * low)
+        (number,), place = self.numbers(np.array([cell]))
+        return Fraction(number) * Fraction(2) ** (BITS * place)
+
+    def numbers(self, cells: Integers) -> tuple[list[int], int]:
+        """The sums of some cells as integers, and the place of their last digit: what special
+        numbers were added is left out."""
+        found, last = [0] * len(cells), max(self._places, default=0)
+        for place in sorted(self._places, reverse=True):
+            up, last = BITS * (last - place), place
+            digits = self._places[place][cells].tolist()
+            found = [(number << up) + digit for number, digit in zip(found, digits, strict=True)]
+        return found, last
+
+    def special(self) -> Floats:
+        """NaN and infinities where special numbers make the sum one of these; 0 elsewhere."""
+        if self._specials is None:
+            return np.zeros(self.size)
+        nans, plus, minus = np.where(self._specials > 0, [[nan], [inf], [-inf]], 0.0)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(nans + plus + minus)
 
     def summed(self) -> ExactSums:
         """The sum of all of these."""
@@ -188,7 +212,9 @@ class ExactSums:
 
     def values(self) -> Floats:
         """All of them."""
-        return np.array([self.value(cell) for cell in range(self.size)])
+        numbers, place = self.numbers(np.arange(self.size))
+        special = self.special()
+        return np.where(special == 0, quotients(numbers, [1] * self.size, BITS * place), special)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ExactSums) and self.to_dict() == other.to_dict()
@@ -236,10 +262,30 @@ def rounded(number: Fraction | float) -> float:
         return inf if number > 0 else -inf
 
 
-def ratio(numerator: ExactSums, denominator: ExactSums, cell: int = 0) -> float:
-    """One sum over another, rounded once; NaN where that is 0 / 0."""
-    over, under = numerator.exact(cell), denominator.exact(cell)
-    if isinstance(over, Fraction) and isinstance(under, Fraction) and under:
-        return rounded(over / under)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.float64(rounded(over)) / np.float64(rounded(under)))
+def ratios(over: ExactSums, under: ExactSums) -> Floats:
+    """Each sum over another, rounded once; NaN where the other is 0, infinite or NaN."""
+    divisible = under.special() == 0
+    divisible &= np.any([counts != 0 for counts in under._places.values()] or [[False]], axis=0)
+    special = over.special()
+    result = np.where(divisible, special, nan)
+    # What has no rows costs nothing: of a vocabulary most classes have none.
+    cells = np.flatnonzero(divisible & (special == 0))
+    above, place = over.numbers(cells)
+    below, other = under.numbers(cells)
+    result[cells] = quotients(above, below, BITS * (place - other))
+    return result
+
+
+def quotients(over: list[int], under: list[int], power: int) -> list[float]:
+    """2**power times each integer over another, rounded once, as Python's division is; NaN of a
+    division by 0, and an infinity beyond the largest float64."""
+    up, down = max(power, 0), max(-power, 0)
+    found = []
+    for above, below in zip(over, under, strict=True):
+        try:
+            found.append((above << up) / (below << down))
+        except ZeroDivisionError:
+            found.append(nan)
+        except OverflowError:
+            found.append(inf if (above > 0) == (below > 0) else -inf)
+    return found

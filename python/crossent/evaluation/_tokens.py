@@ -247,7 +247,13 @@ def labels_of(
     if group is None:
         return None
     array = plain("group", group)
-    if array.dtype.kind not in "iuUT":
+    if array.dtype.kind == "O":
+        # pandas holds strings so.
+        other = np.array([not isinstance(label, str) for label in array.flat], np.bool_)
+        if other.any():
+            place = first(other.reshape(array.shape), array)
+            raise TypeError(f"group must be integers or strings: group{place} among objects")
+    elif array.dtype.kind not in "iuUT":
         raise TypeError(f"group must be integers or strings, got {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"group must have target's shape {shape}, got {array.shape}")

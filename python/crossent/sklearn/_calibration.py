@@ -13,9 +13,10 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing, column_or_1d, get_tags, indexable
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, has_fit_parameter
 
 import crossent.functional as F
+from crossent._arguments import refuse_mask
 from crossent.sklearn._regression import SoftmaxRegression
 from crossent.sklearn._temperature import fit_temperature
 
@@ -55,11 +56,14 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         n_features_in_, feature_names_in_: Those of the classifier, if it has them.
 
     Errors:
+        TypeError: a masked array.
         ValueError: there is one class; folds do not fit; a fold's training rows miss a class.
 
     Warns:
         UserWarning: the temperature is 0 (the classifier makes no mistake) or infinite (its logits
-            are no better than none).
+            are no better than none). Weights of rows are given to a classifier whose `fit` does not
+            name `sample_weight`, as that of a pipeline: they then weigh rows in the fit of $T$
+            alone.
 
     Example:
         >>> from sklearn.datasets import load_digits
@@ -90,6 +94,8 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> TemperatureScaling:
         """Fit the classifier and the temperature to rows and classes (N), with a weight a row."""
+        for name, given in (("X", X), ("y", y), ("sample_weight", sample_weight)):
+            refuse_mask(name, given)
         X, y = indexable(X, column_or_1d(y, warn=True))
         check_classification_targets(y)
         self.classes_, target = np.unique(y, return_inverse=True)
@@ -101,9 +107,18 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             self.estimator_ = estimator
             logits = self._logits(estimator, X)
         else:
+            weight_of_fit = sample_weight
+            if sample_weight is not None and not has_fit_parameter(estimator, "sample_weight"):
+                warnings.warn(
+                    f"{type(estimator).__name__}.fit does not name sample_weight: the classifier "
+                    "is fitted without weights, and sample_weight is for the temperature alone",
+                    UserWarning,
+                    stacklevel=2,
+                )
+                weight_of_fit = None
             # First, so that bad input is the classifier's to name.
-            self.estimator_ = _fit(clone(estimator), X, y, sample_weight)
-            logits = self._logits_of_folds(estimator, X, y, sample_weight)
+            self.estimator_ = _fit(clone(estimator), X, y, weight_of_fit)
+            logits = self._logits_of_folds(estimator, X, y, weight_of_fit)
         self.temperature_ = fit_temperature(
             logits, target, sample_weight=sample_weight, bounds=self.bounds
         )
@@ -160,6 +175,26 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 f"{len(classes)} classes"
             )
         return logits
+
+    def decision_function(self, X: Any) -> Array:
+        """Calibrated logits (N, K), those of the classifier over $T$; of two classes (N), the logit
+        of the second. `predict_proba` is their softmax or sigmoid.
+
+        Where $T$ is 0 or infinite they are its limits: 0 for what has probability at all and -inf
+        for the rest, of two classes 0 or an infinity.
+        """
+        check_is_fitted(self)
+        logits = self._logits(self.estimator_, X).astype(np.float64, copy=False)
+        if logits.ndim == 2 and len(self.classes_) == 2:
+            logits = logits[:, 1] - logits[:, 0]
+        if self.temperature_ == 0.0:
+            if logits.ndim == 1:
+                return np.where(logits == 0.0, 0.0, np.copysign(inf, logits))
+            return np.where(logits == logits.max(axis=1, keepdims=True), 0.0, -inf)
+        if self.temperature_ == inf:
+            return np.where(np.isinf(logits), logits, 0.0)
+        calibrated: Array = logits / self.temperature_
+        return calibrated
 
     def predict_proba(self, X: Any) -> Array:
         """Probabilities (N, K)."""

@@ -16,6 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 import crossent.functional as F
+from crossent._arguments import number, refuse_mask, whole
 
 __all__ = ["SoftmaxRegression"]
 
@@ -60,7 +61,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
 
     Errors:
         ValueError: an argument is out of range; there is one class; X or y has NaN or infinity.
-        TypeError: X is sparse.
+        TypeError: an argument is of another type; X is sparse; a masked array.
 
     Warns:
         ConvergenceWarning: `tol` was not reached: `max_iter` was not enough, or rounding lets it be
@@ -98,10 +99,13 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         """Fit to features (N, features) and classes (N), with a weight a row."""
         for name in ("C", "tol"):
             value = getattr(self, name)
-            if not (isinstance(value, (int, float, np.number)) and value > 0):
+            if not number(name, value) > 0:
                 raise ValueError(f"{name} must be positive, got {value!r}")
-        if not self.max_iter >= 1:
-            raise ValueError(f"max_iter must be at least 1, got {self.max_iter!r}")
+        whole("max_iter", self.max_iter, 1)
+        if not isinstance(self.fit_intercept, (bool, np.bool_)):
+            raise TypeError(f"fit_intercept must be a bool, got {self.fit_intercept!r}")
+        for name, given in (("X", X), ("y", y), ("sample_weight", sample_weight)):
+            refuse_mask(name, given)
         X, y = validate_data(self, X, y, dtype=np.float64, order="C")
         check_classification_targets(y)
         self.classes_, target = np.unique(y, return_inverse=True)
@@ -158,6 +162,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
     def decision_function(self, X: Any) -> Array:
         """Logits (N, K); of two classes (N), the logit of the second."""
         check_is_fitted(self)
+        refuse_mask("X", X)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         logits: Array = X @ self.coef_.T + self.intercept_
         return logits[:, 0] if len(self.classes_) == 2 else logits

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import crossent.functional as F
-from crossent._arguments import number, plain
+from crossent._arguments import first, number, plain
 
 __all__ = ["fit_temperature"]
 
@@ -74,6 +74,7 @@ def fit_temperature(
         The temperature, 0 and infinity included if `bounds` allow them.
 
     Errors:
+        TypeError: logits or weights are not real numbers; targets are not integers; a masked array.
         ValueError: shapes do not fit; there is no row of positive weight; a logit is NaN or +inf,
             or that of a row's target -inf; a weight is negative, NaN or infinite; the bounds are
             not in order.
@@ -110,22 +111,31 @@ def fit_temperature(
     return min(max(best, low), high)
 
 
+def _reals(name: str, values: ArrayLike) -> Array:
+    """Numbers as floats of the type that they have, or of float64."""
+    array = plain(name, values)
+    if array.dtype.kind == "f":
+        return array
+    # Integers, and floats that NumPy does not call so, as bfloat16.
+    if array.dtype.kind == "b" or not np.can_cast(array.dtype, np.float64):
+        raise TypeError(f"{name} must be an array of real numbers, got {array.dtype}")
+    return array.astype(np.float64)
+
+
 class _Rows:
     """Logits and their targets, as `L'` and `L''` need them."""
 
     def __init__(
         self, logits: ArrayLike, target: ArrayLike, sample_weight: ArrayLike | None
     ) -> None:
-        z = plain("logits", logits)
+        z = _reals("logits", logits)
         y = plain("target", target)
-        if z.dtype.kind != "f":
-            z = z.astype(np.float64)
         if z.ndim not in (1, 2):
             raise ValueError(f"logits must have one or two dimensions, got {z.ndim}")
+        if y.dtype.kind not in "iu":
+            raise TypeError(f"target must be class indices, got {y.dtype}")
         if y.shape != z.shape[:1]:
             raise ValueError(f"target must have shape {z.shape[:1]}, one a row, got {y.shape}")
-        if y.dtype.kind not in "iu":
-            raise ValueError(f"target must be class indices, got {y.dtype}")
         classes = 2 if z.ndim == 1 else z.shape[1]
         strange = (y < 0) | (y >= classes)
         if strange.any():
@@ -134,13 +144,15 @@ class _Rows:
         self.logits, self.target, self.classes = z, y, classes
         self.weight: Array | None = None
         if sample_weight is not None:
-            weight = plain("sample_weight", sample_weight).astype(np.float64)
+            weight = _reals("sample_weight", sample_weight).astype(np.float64)
             if weight.shape != y.shape:
                 raise ValueError(f"sample_weight must have shape {y.shape}, got {weight.shape}")
-            if not (weight >= 0).all():
-                raise ValueError("sample_weight must not be negative or NaN")
-            if not (weight < inf).all():
-                raise ValueError("sample_weight must be finite")
+            wrong = ~((weight >= 0) & (weight < inf))
+            if wrong.any():
+                raise ValueError(
+                    "sample_weight must be finite and not negative: "
+                    f"sample_weight{first(wrong, weight)}"
+                )
             # A row of weight 0 is not there, whatever its logits.
             live = weight > 0
             # Of the largest, so that no sum overflows.
