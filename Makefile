@@ -31,8 +31,10 @@ test: test-rust test-python  ## Run every test, of Rust and of Python
 test-rust:  ## Run the tests of the Rust core
 	$(QUICKLY) cargo test --release
 
-test-python: $(ENV)/test.wheel  ## Run the tests of the package, against torch and mpmath
-	$(ENV)/test/bin/python -m pytest
+# Processes, between which tests are shared: references compute on one thread.
+WORKERS ?= 2
+test-python: $(ENV)/test.wheel  ## Run the tests of the package, against torch and mpmath (WORKERS=2)
+	$(ENV)/test/bin/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal
 
 # Those that set nothing of which the process has one (threads, signals, the precision of mpmath).
 PARALLEL := refusals options inputs layouts

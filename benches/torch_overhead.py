@@ -2,8 +2,8 @@
 
 float32 logits, int64 targets, the mean. "forward" is of logits that require grad: crossent computes
 the gradient with the loss there (`return_grad=True` on arrays). "and backward" goes on through
-autograd to a new gradient. Small logits show what the way to a kernel costs, large ones the kernel.
-The contestants take turns, as in peers.py.
+autograd to a new gradient. "compiled" is crossent.torch under torch.compile. Small logits show what
+the way to a kernel costs, large ones the kernel. The contestants take turns, as in peers.py.
 """
 
 from __future__ import annotations
@@ -46,14 +46,15 @@ def table(shape: Shape, repeats: int) -> list[str]:
         return lambda: torch.autograd.grad(function(x, y), x)
 
     ours, theirs = ct.cross_entropy, TF.cross_entropy
+    compiled = torch.compile(ours, fullgraph=True)
     calls: list[tuple[str, list[Call | None]]] = [
         ("loss",
          [lambda: F.cross_entropy(problem.x, problem.y), lambda: ours(plain, y),
-          lambda: theirs(plain, y)]),
+          lambda: compiled(plain, y), lambda: theirs(plain, y)]),
         ("forward",
          [lambda: F.cross_entropy(problem.x, problem.y, return_grad=True), lambda: ours(x, y),
-          lambda: theirs(x, y)]),
-        ("and backward", [None, backward(ours), backward(theirs)]),
+          lambda: compiled(x, y), lambda: theirs(x, y)]),
+        ("and backward", [None, backward(ours), backward(compiled), backward(theirs)]),
     ]  # fmt: skip
     times = iter(race([call for _, row in calls for call in row if call is not None], repeats))
     lines = []
@@ -73,8 +74,8 @@ def main() -> None:
     crossent.set_num_threads(cores())
     torch.set_num_threads(cores())
     print(f"{machine(['torch'])}\n")
-    print("| logits | | crossent.functional | crossent.torch | torch eager |")
-    print("|---|---|---:|---:|---:|")
+    print("| logits | | crossent.functional | crossent.torch | compiled | torch eager |")
+    print("|---|---|---:|---:|---:|---:|")
     for shape in options.shapes:
         print("\n".join(table(shape, options.repeats)), flush=True)
 
