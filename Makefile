@@ -13,7 +13,7 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md $(wildcard LICENSE* li
 .PHONY: help demo connections test test-rust test-python test-parallel check bench bench-compare \
 	exhaustive docs docs-rust site tutorials wheel check-wheel sdist matrix reproducible licenses \
 	api-snapshot \
-	asan tsan valgrind fault fuzz fuzz-python clean
+	asan tsan valgrind dev fault fuzz fuzz-python clean
 # One at a time: each step uses all cores, and its output reads in order.
 .NOTPARALLEL:
 
@@ -119,10 +119,16 @@ fuzz:  ## Fuzz the Rust core against references of its own, SECONDS=60 for each 
 fuzz-python: $(ENV)/test.wheel  ## Fuzz the package against long double: SECONDS=60
 	$(ENV)/test/bin/python tests/fuzz.py $(SECONDS) build/fuzz-python
 
+# An extension that was not optimised as a whole, for PYTHONPATH.
+SITE = $(QUICKLY) CARGO_TARGET_DIR=build/$@ cargo build --release --locked --lib --features $(1) && \
+	rm -rf build/$@/site && mkdir -p build/$@/site && cp -r python/crossent build/$@/site && \
+	cp build/$@/release/libcrossent.so build/$@/site/crossent/_core.abi3.so
+
+dev:  ## Build the extension without what takes minutes, in build/dev/site for PYTHONPATH
+	$(call SITE,python)
+
 fault: $(ENV)/test.env  ## Build an extension that can panic on demand, and see that Python survives it
-	$(QUICKLY) CARGO_TARGET_DIR=build/fault cargo build --release --locked --lib --features fault
-	rm -rf build/fault/site && mkdir -p build/fault/site && cp -r python/crossent build/fault/site
-	cp build/fault/release/libcrossent.so build/fault/site/crossent/_core.abi3.so
+	$(call SITE,fault)
 	PYTHONPATH=build/fault/site $(ENV)/test/bin/python tests/fault.py
 
 docs: docs-rust site  ## Build the documentation: of Rust in target/doc, and the site

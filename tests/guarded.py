@@ -247,6 +247,7 @@ def flat(answer):
 
 def walk(name, case, layout, note, form="outputs"):
     """Calls a function at both edges, and compares with ordinary memory in the same layout."""
+    assert hasattr(case, name), f"tests/guarded.py: Call has no calls of {name}"
     for args, options in getattr(case, name)():
         layouts.allocate = layouts.fresh
         ordinary = [guard(a, layout) for a in args]

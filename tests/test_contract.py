@@ -36,6 +36,7 @@ def test_function(function, module):
     assert hasattr(F, function), f"crossent.functional has no {function}"
     assert inspect.isfunction(getattr(F, function))
     assert function in F.__all__
+    assert hasattr(crossent, function), f"crossent has no {function}: __init__.py"
     assert getattr(crossent, function) is getattr(F, function)
     assert function in crossent.__all__
 
@@ -47,6 +48,7 @@ def test_class(function, module):
         likely = {function.replace("_", "") + suffix for suffix in ("", "loss")}
         assert not likely & {name.lower() for name in vars(torch.nn)}
         return
+    assert hasattr(crossent, module), f"crossent has no {module}: modules.py and __init__.py"
     assert inspect.isclass(getattr(crossent, module))
     assert module in crossent.__all__
     assert inspect.getdoc(getattr(crossent, module))

@@ -48,8 +48,9 @@ def compare(ours, theirs, inputs):
 
 
 def test_every_loss_is_here():
-    assert {each.name for each in OPS} == set(FUNCTIONS)
-    assert len(MODULES) == 7
+    ours = {each.name for each in op_db if each.name.removeprefix("nn.functional.") in ct.__all__}
+    assert {each.name for each in OPS} == set(FUNCTIONS) == ours
+    assert len(MODULES) >= 7
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
