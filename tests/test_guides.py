@@ -11,11 +11,22 @@ import sklearn.linear_model  # noqa: F401
 import xgboost  # noqa: F401
 from threadpoolctl import threadpool_limits
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Which show parts of an example, that is run as it is.
+PARTS = ROOT / "docs" / "connections.md"
+PAGES = {
+    path.relative_to(ROOT).as_posix(): blocks
+    for path in FILES
+    if path != PARTS and (blocks := BLOCK.findall(path.read_text(encoding="utf-8")))
+}
 
-PAGES = ["boosting", "sklearn", "index"]
-PAGES += sorted(f"howto/{path.stem}" for path in (DOCS / "howto").glob("*.md"))
-PAGES.remove("howto/index")
+
+def test_the_pages_are_there():
+    assert {"README.md", "docs/losses.md", "docs/torch.md", "docs/howto/calibration.md"} <= set(
+        PAGES
+    )
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -25,10 +36,7 @@ def test_code_of_the_guide(page, tmp_path, monkeypatch):
     Blocks of `py`, not `python`, need what is not here, such as a model's file; they say so.
     """
     monkeypatch.chdir(tmp_path)
-    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert blocks
     names: dict[str, object] = {}
     with threadpool_limits(limits=1):
-        for number, block in enumerate(blocks):
-            exec(compile(block, f"{page}.md, block {number}", "exec"), names)
+        for number, block in enumerate(PAGES[page]):
+            exec(compile(block, f"{page}, block {number}", "exec"), names)
