@@ -157,8 +157,9 @@ matrix: build/wheel.stamp  ## Try the wheel in fresh environments: every Python,
 
 # The second build has another depth, another name, and its crates from another place.
 COPIES := build/reproducible/here build/reproducible/there/and-further
-# Named otherwise, as `make -n` runs what says MAKE, here in folders that it has not made.
-IN_COPY = $(MAKE)
+# Named otherwise, as `make -n` runs what says MAKE, here in folders that it has not made. The copies'
+# requirements, which are as old as the commit, make the environment no older.
+IN_COPY = $(MAKE) --assume-old="$(CURDIR)/$(ENV)/wheel.env"
 reproducible: $(ENV)/wheel.env  ## Build the wheel of HEAD in two places; compare every bit (10 minutes)
 	rm -rf build/reproducible
 	for copy in $(COPIES); do mkdir -p $$copy && git archive HEAD | tar -x -C $$copy || exit; done

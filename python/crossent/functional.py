@@ -1256,9 +1256,10 @@ def token_log_prob(
     $$\log p_y = x_y - \log \sum_c e^{x_c}, \qquad H = -\sum_c p_c \log p_c, \qquad
       \mathrm{rank} = \#\{c : x_c > x_y\}$$
 
-    The gradient of $g \log p_y + h H$, the two upstream gradients being $g$ and $h$, is
-    $g\,([i = y] - p_i) + h\,p_i \bigl((m - x_i) - \sum_c p_c (m - x_c)\bigr)$: what policy
-    gradients with an entropy bonus need.
+    The gradient of $g \log p_y + h H$, the two upstream gradients being $g$ and $h$, is what policy
+    gradients with an entropy bonus need:
+
+    $$g\,([i = y] - p_i) + h\,p_i \Bigl((m - x_i) - \sum_c p_c (m - x_c)\Bigr)$$
 
     Arguments:
         input: Logits; any real numbers, -inf for a class that cannot be.
