@@ -319,9 +319,9 @@ class Operator:
         # What a gradient in float16 would lose before it is scaled by the upstream gradient is
         # not lost: it is computed when that is known. So it is where a compiler plans: that scales
         # whatever the factor is, in memory of its own, which takes longer than to read again.
-        if x.dtype == F16 or torch.compiler.is_compiling():
-            grads = 0
         usual = ordinary()
+        if x.dtype == F16 or (not usual and torch.compiler.is_compiling()):
+            grads = 0
         if (not usual and transformed()) or self.composes(tensors, options):
             self.shape(*tensors, *options)
             return self.formula(*tensors, *options)
