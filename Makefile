@@ -6,6 +6,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Where cargo keeps the sources of crates: no part of what is built.
 export CARGO_HOME ?= $(HOME)/.cargo
 
+# Of kernels that are in one crate, linking them as a whole makes nothing better, but takes minutes.
+QUICKLY := CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
+
 ENV := build/env
 SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md $(wildcard LICENSE* licenses/*) \
 	$(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name py.typed)
@@ -82,8 +85,6 @@ exhaustive:  ## Check exp and log1p on every float32 (minutes)
 # and take a target, so that build scripts are not built with them.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 SANITIZED = RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CURDIR)/build/$@ RUSTFLAGS="$(1)" $(QUICKLY)
-# Of kernels that are in one crate, linking them as a whole makes nothing better, but takes minutes.
-QUICKLY := CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 FUZZ := --manifest-path fuzz/Cargo.toml
 
 asan: CALLS ?= 2000

@@ -14,12 +14,12 @@ from threadpoolctl import threadpool_limits
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# Which show parts of an example, that is run as it is.
-PARTS = ROOT / "docs" / "connections.md"
+# Parts of an example, which is run as it is; and what tests/evaluation/test_pages.py runs.
+ELSEWHERE = {ROOT / "docs" / "connections.md", ROOT / "docs" / "evaluation.md"}
 PAGES = {
     path.relative_to(ROOT).as_posix(): blocks
     for path in FILES
-    if path != PARTS and (blocks := BLOCK.findall(path.read_text(encoding="utf-8")))
+    if path not in ELSEWHERE and (blocks := BLOCK.findall(path.read_text(encoding="utf-8")))
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from numbers import Real
 from typing import Any
 
@@ -34,6 +35,14 @@ def whole(name: str, value: Any, least: int | None) -> int:
     if least is not None and value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return int(value)
+
+
+def check_weights(name: str, values: NDArray[Any]) -> None:
+    """Refuses what is negative, infinite or no number."""
+    # By the ends, which no NaN lies between: no array is made where nothing is wrong.
+    if values.size and not (values.min() >= 0 and values.max() < inf):
+        wrong = ~((values >= 0) & (values < inf))
+        raise ValueError(f"{name} must be finite and not negative: {name}{first(wrong, values)}")
 
 
 def first(wrong: NDArray[np.bool_], values: NDArray[Any]) -> str:

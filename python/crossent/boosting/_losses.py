@@ -7,14 +7,14 @@ in; derivatives are in the same order and type.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from math import inf, isfinite, nan
+from math import isfinite, nan
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import crossent.functional as F
-from crossent._arguments import first, number, plain
+from crossent._arguments import check_weights, first, number, plain
 
 Array: TypeAlias = NDArray[Any]
 
@@ -38,6 +38,7 @@ class Loss(ABC):
         scores: Array,
         target: Array,
         sample_weight: Array | None = None,
+        **options: Any,
     ) -> tuple[Array, Array]:
         """The gradient and the diagonal of the Hessian of the sum of the rows' losses."""
         check_weight(sample_weight, scores)
@@ -46,8 +47,7 @@ class Loss(ABC):
             target,
             sample_weight=self._spread(sample_weight, scores),
             reduction="sum",
-            return_grad=True,
-            return_hess=True,
+            **{"return_grad": True, "return_hess": True, **options},
         )
         return grad, hess
 
@@ -241,14 +241,6 @@ def option(name: str, values: ArrayLike) -> Array:
         raise TypeError(f"{name} must be numbers, got bool")
     check_weights(name, array)
     return array.astype(np.float64)
-
-
-def check_weights(name: str, values: Array) -> None:
-    """Refuses what is negative, infinite or no number."""
-    # By the ends, which no NaN lies between: no array is made where nothing is wrong.
-    if values.size and not (values.min() >= 0 and values.max() < inf):
-        wrong = ~((values >= 0) & (values < inf))
-        raise ValueError(f"{name} must be finite and not negative: {name}{first(wrong, values)}")
 
 
 def check_weight(sample_weight: Array | None, scores: Array) -> None:

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 
 import crossent.functional as F
-from crossent._arguments import refuse_mask
+from crossent._arguments import check_weights, refuse_mask
 from crossent.boosting import _losses
-from crossent.boosting._losses import Array, check_weight, check_weights, numbers
+from crossent.boosting._losses import Array, numbers
 
 try:
     import catboost
@@ -94,14 +94,11 @@ class _Ranges(_losses.Sigmoid):
         approxes, targets = numbers("approxes", approxes), numbers("targets", targets)
         if weights is not None:
             weights = numbers("weights", weights)
-        check_weight(weights, approxes)
-        target = self.target(targets, approxes)
         ders = np.empty((len(approxes), 2))
-        self.compute(
+        self.derivatives(
             approxes,
-            target,
-            sample_weight=weights,
-            reduction="sum",
+            self.target(targets, approxes),
+            weights,
             grad_output=-1.0,
             grad_out=ders[:, 0],
             hess_out=ders[:, 1],

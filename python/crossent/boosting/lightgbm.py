@@ -28,9 +28,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from crossent._arguments import check_weights
 from crossent.boosting import _losses
 from crossent.boosting._callable import Dataset, Metric, given
-from crossent.boosting._losses import Array, check_weights, numbers
+from crossent.boosting._losses import Array, numbers
 
 __all__ = ["BinaryCrossEntropy", "FocalLoss", "SoftmaxCrossEntropy"]
 

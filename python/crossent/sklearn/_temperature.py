@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import crossent.functional as F
-from crossent._arguments import first, number, plain
+from crossent._arguments import check_weights, number, plain
 
 __all__ = ["fit_temperature"]
 
@@ -147,12 +147,7 @@ class _Rows:
             weight = _reals("sample_weight", sample_weight).astype(np.float64)
             if weight.shape != y.shape:
                 raise ValueError(f"sample_weight must have shape {y.shape}, got {weight.shape}")
-            wrong = ~((weight >= 0) & (weight < inf))
-            if wrong.any():
-                raise ValueError(
-                    "sample_weight must be finite and not negative: "
-                    f"sample_weight{first(wrong, weight)}"
-                )
+            check_weights("sample_weight", weight)
             # A row of weight 0 is not there, whatever its logits.
             live = weight > 0
             # Of the largest, so that no sum overflows.

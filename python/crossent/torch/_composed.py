@@ -75,13 +75,14 @@ def rows_of(z: Tensor, axis: int) -> Rows:
     maximum = z.gather(axis, at)
     here = torch.zeros_like(z, dtype=torch.bool).scatter(axis, at, True)
     fixed = maximum.detach()
-    others = torch.exp(z.detach() - fixed).masked_fill(here, 0.0).sum(axis, keepdim=True)
-    sure = others < 1.0
+    share = torch.exp((z - fixed).masked_fill(here, 0.0)) * (1.0 - lost(fixed, z.detach()))
+    rest = share.masked_fill(here, 0.0).sum(axis, keepdim=True)
+    sure = rest.detach() < 1.0
     pivot = torch.where(sure, maximum, fixed)
     gap = (pivot - z).masked_fill(here & sure, 0.0)
-    rest = (torch.exp(-gap) * (1.0 - lost(fixed, z.detach()))).masked_fill(here, 0.0)
-    rest = rest.sum(axis, keepdim=True)
-    # The maximum's own exponential less 1: it is 0, its derivative need not be.
+    # Factors of 1 and terms of 0, for their derivatives: all exponentials are measured from the
+    # pivot, and the maximum's own less 1 is among them.
+    rest = rest * torch.exp((fixed - pivot).masked_fill(torch.isinf(fixed), 0.0))
     rest = rest + torch.expm1(-gap.gather(axis, at))
     # Nothing above -inf, or no number. The sum knows where there are two classes or more.
     none = (maximum == -inf) | torch.isnan(maximum)

@@ -28,6 +28,8 @@ from crossent.torch import _composed as composed
 from crossent.torch import _ops
 
 IGNORED = -100
+# No class, whatever the sizes of the slices are.
+LARGEST = torch.iinfo(torch.int64).max
 
 
 class Rules(NamedTuple):
@@ -360,11 +362,8 @@ def vocab_parallel_cross_entropy(
     size = torch.full((1,), logits_shard.shape[axis], device=logits_shard.device)
     sizes = _each_rank(size, group)[:, 0]
     known = _to_host(sizes)
-    given, target = target, target.long()
+    given, target = target, composed.indices(target, LARGEST)
     live = target != ignore_index
-    if given.dtype == torch.uint64:
-        # Beyond int64 it is negative now, and no class that could be ignored.
-        live |= target < 0
     if sample_weight is not None:
         live &= sample_weight != 0
     rules = Rules(axis, label_smoothing, z_loss, group)

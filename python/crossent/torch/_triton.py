@@ -921,11 +921,8 @@ def _kl_kernel(
     q_max, q_odds, q_own = _summary(q_row, there, classes, T, HALF, ROWS, BLOCK)
     p_scale = (1.0 / (p_own * (1.0 + p_odds))).to(T)
     q_scale = (1.0 / (q_own * (1.0 + q_odds))).to(T)
-    zero = tl.zeros_like(p_max)
-    p_top, q_top = (
-        tl.where(p_max == _INFINITY, zero, p_max),
-        tl.where(q_max == _INFINITY, zero, q_max),
-    )
+    p_top = tl.where(p_max == _INFINITY, 0.0, p_max)
+    q_top = tl.where(q_max == _INFINITY, 0.0, q_max)
     shift = (q_top.to(tl.float64) - p_top.to(tl.float64)) + (_log1p(q_odds) - _log1p(p_odds))
     high = shift.to(T)
     low = (shift - high.to(tl.float64)).to(T)
