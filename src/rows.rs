@@ -33,13 +33,13 @@ use crate::view::{Rows, RowsMut, Span, Spans};
 use crate::warp::Warped;
 use mass::{Mass, with_parts};
 use scratch::Scratch;
-use settle::{MORE, Room, Settle, settle_rows, wanted};
+use settle::{MORE, Member, Room, wanted};
 use std::ops::Range;
 pub(crate) use summary::{Field, ROWS};
 
 /// With fewer classes than these, lanes are rows: where a vector has sixteen lanes, and where it has
 /// fewer. A row along its classes takes time for itself, whatever it holds.
-const ALONG: [usize; 2] = [112, 80];
+const ALONG: [usize; 2] = [60, 80];
 /// Elements of the rows along which a group is settled together.
 const GROUP: usize = 16 << 10;
 /// Elements of a span, the unit of work that threads draw.
@@ -73,12 +73,12 @@ impl Emission {
 }
 
 /// What a call of the family computes, and where to.
-pub(crate) struct Job<'a, F: Element, L> {
+pub(crate) struct Job<'a, F: Element> {
     pub(crate) input: Rows<'a>,
     /// What becomes of the input before anything else.
     pub(crate) warp: Option<Warped<'a>>,
     pub(crate) mass: Option<Mass<'a, F>>,
-    pub(crate) settle: L,
+    pub(crate) settle: &'a dyn Member<F>,
     /// One value a row.
     pub(crate) loss: Option<RowsMut<'a>>,
     /// More of each row, where the member of the family has it.
@@ -96,11 +96,11 @@ pub(crate) struct Job<'a, F: Element, L> {
 }
 
 /// What spans share.
-struct Shared<'j, 'a, F: Element, L> {
+struct Shared<'j, 'a, F: Element> {
     input: &'j Rows<'a>,
     warp: Option<&'j Warped<'a>>,
     mass: Option<&'j Mass<'a, F>>,
-    settle: &'j L,
+    settle: &'j dyn Member<F>,
     loss: Option<usize>,
     more: [Option<usize>; MORE],
     emission: Emission,
@@ -110,7 +110,7 @@ struct Shared<'j, 'a, F: Element, L> {
     stream: bool,
 }
 
-impl<'a, F: Element, L: Settle> Job<'a, F, L> {
+impl<'a, F: Element> Job<'a, F> {
     /// Runs the job; returns the sum of the losses, and what was found among the targets.
     ///
     /// # Errors
@@ -149,7 +149,7 @@ impl<'a, F: Element, L: Settle> Job<'a, F, L> {
             input: &self.input,
             warp: self.warp.as_ref(),
             mass: self.mass.as_ref(),
-            settle: &self.settle,
+            settle: self.settle,
             emission: self.emission,
             in_place: self.in_place,
         };
@@ -177,7 +177,7 @@ impl<'a, F: Element, L: Settle> Job<'a, F, L> {
     }
 }
 
-impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
+impl<F: Element> Shared<'_, '_, F> {
     /// Whether lanes are classes.
     fn goes_along(&self) -> bool {
         let close = self.input.classes_are_close() || self.input.rows() < 8;
@@ -247,8 +247,7 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
             _ => wanted::ALL,
         };
         let (losses, factors) = ((&mut s.losses[..], &mut s.more[..]), &mut s.factors);
-        s.sum =
-            settle_rows::<F, L>(self.settle, &s.summaries, &s.terms, n, wanted, losses, factors);
+        s.sum = self.settle.settle_rows(&s.summaries, &s.terms, n, wanted, losses, factors);
     }
 
     /// Writes what was settled of rows.

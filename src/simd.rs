@@ -700,8 +700,8 @@ pub(crate) fn select<S: Isa, F: Element>(
 /// Asks for as much memory as `src` takes, `ahead` elements past it.
 #[inline(always)]
 pub(crate) fn prefetch_all<S: Isa, F>(simd: S, src: &[F], ahead: usize) {
-    for line in src.chunks(64 / size_of::<F>()) {
-        simd.prefetch(line, ahead);
+    for at in (0..src.len()).step_by(64 / size_of::<F>()) {
+        simd.prefetch(&src[at..], ahead);
     }
 }
 

@@ -334,11 +334,11 @@ fn compute<F: Element, const EXACT: bool>(
     let in_place = [&outputs.grad, &outputs.hess].into_iter().flatten().any(is_input);
     let unit = if soft { [1.0, 0.0] } else { even };
     let settle = CrossEntropy::<EXACT> { source, besides, unit, share, z_loss: options.z_loss };
-    let job = Job::<F, _> {
+    let job = Job::<F> {
         input: Rows::new(inputs.input.clone(), Some(inputs.axis), &order),
         warp,
         mass,
-        settle,
+        settle: &settle,
         loss: outputs.losses.map(|view| RowsMut::new(view, None, &order.without(inputs.axis))),
         more: Default::default(),
         emission: Emission::Gradient,

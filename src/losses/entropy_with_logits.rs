@@ -105,11 +105,11 @@ fn compute<F: Element>(
     let warp = warp.of_rows(inputs.input.shape(), axis, &order)?;
     let is_input = |out: &ViewMut<'_>| out.as_view().same_memory(&inputs.input);
     let in_place = [&outputs.grad, &outputs.hess].into_iter().flatten().any(is_input);
-    let (sum, _) = Job::<F, _> {
+    let (sum, _) = Job::<F> {
         input: Rows::new(inputs.input.clone(), Some(axis), &order),
         warp,
         mass: Some(Mass::own(false)),
-        settle: OfLogits { unit, upstream },
+        settle: &OfLogits { unit, upstream },
         loss: outputs.losses.map(|view| RowsMut::new(view, None, &order.without(axis))),
         more: Default::default(),
         emission: Emission::Tilt,

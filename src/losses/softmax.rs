@@ -45,11 +45,11 @@ fn compute<F: Element>(
     let order = Order::of(&input, Some(axis));
     let in_place = first.as_ref().is_some_and(|out| out.as_view().same_memory(&input));
     let warp = warp.of_rows(input.shape(), axis, &order)?;
-    Job::<F, _> {
+    Job::<F> {
         input: Rows::new(input, Some(axis), &order),
         warp,
         mass: None,
-        settle: Distribution,
+        settle: &Distribution,
         loss: losses.map(|view| RowsMut::new(view, None, &order.without(axis))),
         more: Default::default(),
         emission,

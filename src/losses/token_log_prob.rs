@@ -194,12 +194,12 @@ fn compute<'a, F: Element>(
     let [top, ties] = top.map_or([None, None], |both| both.map(Some));
     let of_rows = |view| RowsMut::new(view, None, &order.without(axis));
     let in_place = grad.as_ref().is_some_and(|out| out.as_view().same_memory(input));
-    Job::<F, _> {
+    Job::<F> {
         input: Rows::new(input.clone(), Some(axis), &order),
         warp,
         mass: Some(Mass::own(true)),
         least_upstream: upstream[0].least().min(upstream[1].least()),
-        settle: Token {
+        settle: &Token {
             targets: Targets {
                 target: column,
                 classes: input.shape()[axis],

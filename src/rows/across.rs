@@ -10,7 +10,7 @@ pub(super) mod kernels;
 use super::emit::{Bent, Curvature, LogProbability, Map, Scaled, Spread, Targeted, Tilted};
 use super::mass::{Nothing, Parts, TileMass};
 use super::scratch::{Buffer, Scratch};
-use super::settle::{Coefficients, Factors, IGNORED, Room, Settle, lowering};
+use super::settle::{Coefficients, Factors, IGNORED, Room, lowering};
 use super::summary::{Field, ROWS, Summary, merge_rows};
 use super::{Emission, Shared, tile};
 use crate::memory;
@@ -29,7 +29,7 @@ const LARGE: usize = 128 << 10;
 /// Rows that are swept together where they lie.
 const SWEPT: usize = 1024;
 
-impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
+impl<F: Element> Shared<'_, '_, F> {
     /// Rows that make a tile: an odd number of cache lines, which needs no padding (see
     /// [`tile::step`]).
     pub(super) fn rows_across(&self) -> usize {

@@ -8,7 +8,7 @@ pub(super) mod kernels;
 use super::emit::{Bent, Curvature, LogProbability, Map, Scaled, Spread, Tilted};
 use super::mass::{Nothing, Parts, RowMass};
 use super::scratch::{Buffer, Raw, Scratch};
-use super::settle::{Coefficients, IGNORED, NEAR, Room, Settle, lowering};
+use super::settle::{Coefficients, IGNORED, NEAR, Room, lowering};
 use super::summary::{ROWS, Summary};
 use super::{Emission, Shared, long};
 use crate::memory;
@@ -18,8 +18,11 @@ use crate::warp::{Derivatives, Warped};
 use kernels::Sources;
 use std::ops::Range;
 
-/// Classes that are summarised at a time: a block and its exponentials fit the first-level cache.
-pub(super) const BLOCK: usize = 4096;
+/// Classes that are summarised at a time where that takes two passes: a block and its exponentials
+/// fit the first-level cache.
+const BLOCK: usize = 4096;
+/// The same where one pass is enough, and a block's end takes time for itself.
+const SWEPT: usize = 4 * BLOCK;
 /// Bytes of exponentials kept between the passes along a row; longer rows compute them twice.
 const KEPT: usize = 640 << 10;
 /// Bytes of a row from which writing past the caches pays although the row shares its first and
@@ -38,7 +41,7 @@ pub(super) struct Block {
     pub(super) classes: Range<usize>,
 }
 
-impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
+impl<F: Element> Shared<'_, '_, F> {
     /// A group of rows, lanes along their classes.
     pub(super) fn along<P: Parts>(
         &self,
@@ -51,19 +54,27 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         let keeps = writes && rows.len() * classes * size_of::<F>() <= KEPT;
         let exponentials = match (writes, keeps) {
             (false, _) => 0,
-            (true, false) => BLOCK,
+            (true, false) => block::<P>(),
             (true, true) => rows.len() * pitch(classes),
         };
         s.e.fit(exponentials);
         s.units.clear();
-        memory::reserve(&mut s.units, rows.len() * classes.div_ceil(BLOCK));
+        memory::reserve(&mut s.units, rows.len() * classes.div_ceil(block::<P>()));
+        let together = !P::USED && !P::RANKED && self.warp.is_none() && classes <= BLOCK;
+        let near = if together { self.sweep_rows(rows.clone(), (writes, keeps), s) } else { 0 };
         let mut guess = None;
         for (i, row) in rows.clone().enumerate() {
+            if near >> i & 1 == 1 {
+                if writes {
+                    s.units.push(s.summaries[0].row(i));
+                }
+                continue;
+            }
             if P::RANKED {
                 self.pick(i, row, s);
             }
             let total = if s.terms.target[i] == IGNORED {
-                s.units.extend(blocks(0..classes).map(|_| Summary::IGNORED));
+                s.units.extend(blocks::<P>(0..classes).map(|_| Summary::IGNORED));
                 Summary::IGNORED
             } else {
                 let parts = long::parts(classes).map(|part| {
@@ -87,21 +98,115 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         if !writes {
             return;
         }
-        let per_row = classes.div_ceil(BLOCK);
+        let per_row = classes.div_ceil(block::<P>());
+        let scaled = self.first.filter(|output| {
+            let plain = self.is_plain() && self.second.is_none();
+            plain && near != 0 && span.layout(*output).lends_rows::<F>()
+        });
+        if scaled.is_some() && self.emission == Emission::Gradient {
+            self.patch(near, s);
+        }
         for (i, row) in rows.enumerate() {
             if s.terms.target[i] == IGNORED {
                 self.clear(span, row, 0..classes, s);
                 continue;
             }
+            if let (Some(output), 1) = (scaled, near >> i & 1) {
+                self.scale_row(span, output, (i, row), s);
+                continue;
+            }
             let total = s.summaries[i / ROWS].row(i % ROWS);
-            for (b, classes) in blocks(0..classes).enumerate() {
-                if b % long::BLOCKS == long::BLOCKS - 1 && span.stops() {
+            for (b, classes) in blocks::<P>(0..classes).enumerate() {
+                if b > 0 && classes.start % long::PART == 0 && span.stops() {
                     return;
                 }
                 let kept = keeps.then(|| s.units[i * per_row + b]);
                 self.emit_block::<P>(span, Block { i, row, classes }, kept, &total, s);
             }
         }
+    }
+
+    /// The first movement of rows that are a block each, and their targets' logits: one bit for each
+    /// row whose unit suited it.
+    fn sweep_rows(
+        &self,
+        rows: Range<usize>,
+        (writes, keeps): (bool, bool),
+        s: &mut Scratch<F>,
+    ) -> u32 {
+        let (n, classes) = (rows.len(), self.input.classes());
+        let (room, term) = (Room::<F>::new(writes), &mut s.terms.rows[0]);
+        let allowed = term.exponent.0[..n].iter().all(|e| room.allows_guess(*e));
+        if !(allowed && (keeps || !writes) && self.input.lends_block::<F>(&rows)) {
+            return 0;
+        }
+        let targets = &s.terms.target[..n];
+        let bits =
+            |of: &dyn Fn(usize) -> bool| (0..n).fold(0, |bits, i| bits | u32::from(of(i)) << i);
+        let live = bits(&|i| targets[i] != IGNORED);
+        if live == 0 {
+            return 0;
+        }
+        let lines = self.input.lines_of_classes::<F>(rows, 0..classes);
+        let first = lines.line(live.trailing_zeros() as usize);
+        let guess = kernels::largest::<F, false>(&first[..classes.min(GUESS)]);
+        if guess.wide().abs() > F::REACH.wide() {
+            return 0;
+        }
+        let unit = (guess, room, &term.exponent);
+        let (e, out) = ((&mut *s.e, pitch(classes)), &mut s.summaries[0]);
+        if keeps {
+            kernels::sweep_rows::<F, true>(&lines, live, unit, e, out);
+        } else {
+            kernels::sweep_rows::<F, false>(&lines, live, unit, e, out);
+        }
+        for (i, target) in targets.iter().enumerate() {
+            if let Ok(target) = usize::try_from(*target) {
+                term.picked.0[i] = lines.line(i)[target].wide();
+            }
+        }
+        let guess = guess.wide();
+        let is_near =
+            |i: usize| Room::<F>::is_whole(out.rest.0[i]) && NEAR.contains(&(out.max.0[i] - guess));
+        live & bits(&is_near)
+    }
+
+    /// Replaces the exponentials of targets in rows that were swept together: all at once, as a vector
+    /// would wait for a number just stored into it.
+    fn patch(&self, near: u32, s: &mut Scratch<F>) {
+        let (factors, pitch) = (&s.factors[0], pitch(self.input.classes()));
+        for (i, target) in s.terms.target.iter().enumerate().filter(|(i, _)| near >> i & 1 == 1) {
+            if let Ok(target) = usize::try_from(*target) {
+                let e = &mut s.e[i * pitch + target];
+                *e = F::of(factors.keep.0[i] * e.wide() + factors.patch.0[i]);
+            }
+        }
+    }
+
+    /// The third movement of a row that was swept together with others, where it is but a factor.
+    fn scale_row(
+        &self,
+        span: &mut Span<'_>,
+        output: usize,
+        (i, row): (usize, usize),
+        s: &Scratch<F>,
+    ) {
+        let classes = self.input.classes();
+        let of = &s.factors[0].first;
+        let c = Coefficients {
+            a: F::of(of.a.0[i]),
+            c: F::of(of.c.0[i]),
+            ..Coefficients::<f64>::default().map(F::of)
+        };
+        let e = &s.e[i * pitch(classes)..][..classes];
+        let from = Sources { e, x: &[], mass: RowMass::none() };
+        let out = span.row_mut(output, row, 0..classes);
+        kernels::emit::<Scaled, Nothing, F>(&c, &from, out, self.streams_rows());
+    }
+
+    /// Whether rows are written past the caches.
+    fn streams_rows(&self) -> bool {
+        self.stream && self.input.classes() * size_of::<F>() >= STREAM_ROW
     }
 
     /// Looks up the logit of a row's target.
@@ -127,7 +232,7 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         let room = Room::<F>::new(writes);
         let (headroom, of_guess) = (room.of_one(exponent), room.of_one_guess(exponent));
         let mut total = Summary::EMPTY;
-        for block in blocks(part.clone()) {
+        for block in blocks::<P>(part.clone()) {
             let x = self.logits(row, block.clone(), &mut s.x, &mut s.raw);
             let e = if keeps { &mut s.e[i * pitch(classes)..][block.clone()] } else { &mut [] };
             let sweep = |headroom: F| {
@@ -311,7 +416,7 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
         let c = c.map(F::of);
         match output {
             Some(output) if span.layout(output).lends_rows::<F>() => {
-                let stream = self.stream && self.input.classes() * size_of::<F>() >= STREAM_ROW;
+                let stream = self.streams_rows();
                 kernels::emit::<M, P, F>(&c, from, span.row_mut(output, row, classes), stream);
             }
             Some(output) => {
@@ -336,7 +441,7 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
                 continue;
             }
             s.out.fit(BLOCK.min(classes.len())).fill(F::of(0.0));
-            for block in blocks(classes.clone()) {
+            for block in parts(classes.clone(), BLOCK) {
                 let zeros = &s.out[..block.len()];
                 span.write(output, row..row + 1, block, 1, 1, zeros);
             }
@@ -383,10 +488,20 @@ fn pitch(classes: usize) -> usize {
     classes.next_multiple_of(ROWS)
 }
 
+/// Classes of a block.
+pub(super) const fn block<P: Parts>() -> usize {
+    if P::USED || P::RANKED { BLOCK } else { SWEPT }
+}
+
 /// Blocks of classes.
-pub(super) fn blocks(classes: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn blocks<P: Parts>(classes: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    parts(classes, block::<P>())
+}
+
+/// Parts of so many classes.
+pub(super) fn parts(classes: Range<usize>, of: usize) -> impl Iterator<Item = Range<usize>> {
     let end = classes.end;
-    classes.step_by(BLOCK).map(move |start| start..(start + BLOCK).min(end))
+    classes.step_by(of).map(move |start| start..(start + of).min(end))
 }
 
 /// A block of a row as it lies, or a copy.

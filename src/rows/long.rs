@@ -5,10 +5,10 @@
 //! summarised in the same parts where one thread has them, so that nothing shows of who did what.
 
 use super::Shared;
-use super::along::{BLOCK, Block, blocks};
+use super::along::{self, Block, blocks};
 use super::mass::{Parts, with_parts};
 use super::scratch::Scratch;
-use super::settle::{IGNORED, Settle};
+use super::settle::IGNORED;
 use super::summary::Summary;
 use crate::error::Result;
 use crate::memory;
@@ -20,13 +20,12 @@ use crate::view::{RowsMut, Span, Spans};
 use std::ops::Range;
 use std::sync::OnceLock;
 
-/// Blocks of a part, and its classes.
-pub(super) const BLOCKS: usize = 32;
-pub(super) const PART: usize = BLOCKS * BLOCK;
+/// Classes of a part: whole blocks.
+pub(super) const PART: usize = 128 << 10;
 
 /// The parts of a row.
 pub(super) fn parts(classes: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..classes).step_by(PART).map(move |start| start..(start + PART).min(classes))
+    along::parts(0..classes, PART)
 }
 
 /// Whether threads share rows: for one sweep where that leaves less to wait for at the end, for two,
@@ -46,7 +45,7 @@ struct Found {
     picked: f64,
 }
 
-impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
+impl<F: Element> Shared<'_, '_, F> {
     /// Computes all rows in parts; of each, the sum of its losses and what was found of its target.
     ///
     /// # Errors
@@ -137,8 +136,8 @@ impl<F: Element, L: Settle> Shared<'_, '_, F, L> {
             self.clear(span, row, classes, s);
             return;
         }
-        s.e.fit(BLOCK);
-        for classes in blocks(classes) {
+        s.e.fit(along::block::<P>());
+        for classes in blocks::<P>(classes) {
             self.emit_block::<P>(span, Block { i: 0, row, classes }, None, &total, s);
         }
     }

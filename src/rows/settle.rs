@@ -353,9 +353,43 @@ pub(crate) mod wanted {
     pub(crate) const ALL: u8 = 2;
 }
 
-/// Settles `rows` rows: their losses, of which it returns the sum, and as much of the factors as is
-/// wanted. The loss of a row that is ignored is 0.
-pub(crate) fn settle_rows<F: Element, L: Settle>(
+/// A [`Settle`] as the engine sees it, which is compiled once for all of them.
+pub(crate) trait Member<F: Element>: Sync {
+    /// See [`Settle::terms`].
+    fn terms(&self, rows: Range<usize>, terms: &mut Terms) -> Census;
+
+    /// Settles `rows` rows: their losses, of which it returns the sum, and as much of the factors as
+    /// is wanted. The loss of a row that is ignored is 0.
+    fn settle_rows(
+        &self,
+        summaries: &[Summary<Field>],
+        terms: &Terms,
+        rows: usize,
+        wanted: u8,
+        losses: (&mut [Field], &mut [[Field; MORE]]),
+        out: &mut [Factors<Field>],
+    ) -> f64;
+}
+
+impl<F: Element, L: Settle> Member<F> for L {
+    fn terms(&self, rows: Range<usize>, terms: &mut Terms) -> Census {
+        Settle::terms(self, rows, terms)
+    }
+
+    fn settle_rows(
+        &self,
+        summaries: &[Summary<Field>],
+        terms: &Terms,
+        rows: usize,
+        wanted: u8,
+        losses: (&mut [Field], &mut [[Field; MORE]]),
+        out: &mut [Factors<Field>],
+    ) -> f64 {
+        settle_rows::<F, L>(self, summaries, terms, rows, wanted, losses, out)
+    }
+}
+
+fn settle_rows<F: Element, L: Settle>(
     loss: &L,
     summaries: &[Summary<Field>],
     terms: &Terms,

@@ -59,7 +59,7 @@ impl Summary {
     pub(crate) fn unit_over(&self, other: &Self) -> f64 {
         let k = self.k - other.k;
         if self.center == other.center {
-            exp_scaled(0.0, k)
+            if k == 0.0 { 1.0 } else { exp_scaled(0.0, k) }
         } else {
             exp_scaled(self.center - other.center, k)
         }

@@ -255,7 +255,7 @@ fn transpose<const WRITES: bool, F: Element>(from: &Lines<'_, F>, to: &mut Lines
 /// square away moves one bit of an element's row number into its column number; log2 n rounds move
 /// them all.
 #[inline(always)]
-fn turned<S: Isa, F: Element>(mut square: [V<F, S>; 16]) -> [V<F, S>; 16] {
+pub(super) fn turned<S: Isa, F: Element>(mut square: [V<F, S>; 16]) -> [V<F, S>; 16] {
     let n = simd::lanes::<S, F>();
     for _ in 0..n.trailing_zeros() {
         let last = square;

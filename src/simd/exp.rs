@@ -335,9 +335,14 @@ impl<S: Isa, F: Element> Shift<S, F> {
 /// `exp(r) / c - 1` of what the reduction left.
 #[inline(always)]
 fn less_one<S: Isa, F: Element>(simd: S, c: &Constants<F>, r: V<F, S>) -> V<F, S> {
+    let mut i = c.poly.len() - 1;
+    let mut p = splat::<S, F>(simd, c.poly[i]);
+    // Not by a fold, which is a call where the caller is large.
+    while i > 2 {
+        i -= 1;
+        p = p.mul_add(r, splat::<S, F>(simd, c.poly[i]));
+    }
     let constant = |i: usize| splat::<S, F>(simd, c.poly[i]);
-    let last = c.poly.len() - 1;
-    let p = (2..last).rev().fold(constant(last), |p, i| p.mul_add(r, constant(i)));
     if c.poly[0] == F::of(0.0) {
         // One rounding of r less than Horner's, where r is large.
         p.mul_add(r * r, r)

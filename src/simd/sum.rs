@@ -27,6 +27,8 @@ pub trait Wide<S: Isa, F: Element>: Copy {
     fn add_gap(&mut self, simd: S, q: [V<F, S>; 2], max: V<F, S>, x: V<F, S>);
     /// The sum of a lane each, in order, rounded to `f64`.
     fn store(self, dst: &mut [f64]);
+    /// Its lanes added up to those of one vector, rounded to `f64`.
+    fn folded(self) -> S::f64s;
     /// The sum over all lanes.
     fn total(self) -> f64;
     /// All that it holds, for [`Wide::load`]: two vectors.
@@ -67,8 +69,12 @@ impl<S: Isa> Wide<S, f32> for Wide32<S> {
         store::<S, f64>(self.high, &mut dst[S::f64s::LEN..]);
     }
     #[inline(always)]
+    fn folded(self) -> S::f64s {
+        self.low + self.high
+    }
+    #[inline(always)]
     fn total(self) -> f64 {
-        (self.low + self.high).reduce_sum()
+        Wide::<S, f32>::folded(self).reduce_sum()
     }
     #[inline(always)]
     fn save(self, dst: &mut [f64]) {
@@ -121,6 +127,10 @@ impl<S: Isa> Wide<S, f64> for Wide64<S> {
     #[inline(always)]
     fn store(self, dst: &mut [f64]) {
         store::<S, f64>(self.rounded(), dst);
+    }
+    #[inline(always)]
+    fn folded(self) -> S::f64s {
+        self.rounded()
     }
     #[inline(always)]
     fn total(self) -> f64 {

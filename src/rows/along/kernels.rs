@@ -1,12 +1,15 @@
 //! Kernels along the classes of one row: lanes are classes.
 
+use crate::float::Kind;
 use crate::rows::emit::Map;
 use crate::rows::mass::{MassSums, Parts, RowMass, load_classes};
-use crate::rows::settle::Coefficients;
-use crate::rows::summary::Summary;
+use crate::rows::settle::{Coefficients, Room};
+use crate::rows::summary::{Field, ROWS, Summary};
+use crate::rows::tile::turned;
 use crate::simd::exp::Shift;
 use crate::simd::sum::Wide;
 use crate::simd::{self, Element, Isa, V, dispatch, select, splat};
+use crate::view::Lines;
 use fearless_simd::prelude::*;
 use std::marker::PhantomData;
 
@@ -95,6 +98,7 @@ fn walk<S: Isa, F: Element, P: Pass<S, F>>(simd: S, x: &[F], e: &mut [F], pass: 
         pass.add_up(simd);
         at += block;
     }
+    simd::prefetch_all(simd, rounds.remainder(), AHEAD);
     let mut round = rounds.remainder().chunks_exact(step);
     for x in &mut round {
         let to = if P::STORE { &mut e[at..at + step] } else { &mut [] };
@@ -168,22 +172,42 @@ impl<S: Isa, F: Element, const STORE: bool> Sweep<S, F, STORE> {
         splat::<S, F>(simd, F::of(-0.0))
     }
 
-    /// Brings the lanes together; all but one of the exponentials held back join the rest.
+    /// Of no classes.
     #[inline(always)]
-    fn summary(mut self, simd: S, k: F) -> Summary {
-        let zero = splat::<S, F>(simd, F::of(0.0));
+    fn new(simd: S, shift: Shift<S, F>) -> Self {
+        Self {
+            shift,
+            max: [splat::<S, F>(simd, F::of(f64::NEG_INFINITY)); 4],
+            top: [splat::<S, F>(simd, F::of(0.0)); 4],
+            losers: [Self::none(simd); 4],
+            rest: F::Wide::<S>::zero(simd),
+        }
+    }
+
+    /// The maxima and the exponentials held back, a lane each; those of other accumulators join the
+    /// rest.
+    #[inline(always)]
+    fn lanes(&mut self) -> [V<F, S>; 2] {
         let [a, b, c, d] = self.top;
         let (ab, cd) = (a.max(b), c.max(d));
         for loser in [a.min(b), c.min(d), ab.min(cd)] {
             self.rest.add(loser);
         }
         let top = ab.max(cd);
+        let [a, b, c, d] = self.max;
+        [a.max(b).max(c.max(d)), top]
+    }
+
+    /// Brings the lanes together; all but one of the exponentials held back join the rest.
+    #[inline(always)]
+    fn summary(mut self, simd: S, k: F) -> Summary {
+        let zero = splat::<S, F>(simd, F::of(0.0));
+        let [max, top] = self.lanes();
         let below = top.simd_ne(splat::<S, F>(simd, top.reduce_max()));
         self.rest.add(select::<S, F>(below, top, zero));
         let ties = simd::lanes::<S, F>() as u32 - below.to_bitmask().count_ones();
-        let [a, b, c, d] = self.max;
         Summary {
-            max: a.max(b).max(c.max(d)).reduce_max().wide(),
+            max: max.reduce_max().wide(),
             center: 0.0,
             k: k.wide(),
             rest: self.rest.total(),
@@ -213,19 +237,12 @@ pub(super) fn sweep<F: Element, const STORE: bool>(
         simd.vectorize(
             #[inline(always)]
             || {
-                let zero = splat::<S, F>(simd, F::of(0.0));
                 let (shift, k) = Shift::<S, F>::of_max(
                     simd,
                     splat::<S, F>(simd, guess),
                     splat::<S, F>(simd, headroom),
                 );
-                let mut pass = Sweep::<S, F, STORE> {
-                    shift,
-                    max: [splat::<S, F>(simd, F::of(f64::NEG_INFINITY)); 4],
-                    top: [zero; 4],
-                    losers: [Sweep::<S, F, STORE>::none(simd); 4],
-                    rest: F::Wide::<S>::zero(simd),
-                };
+                let mut pass = Sweep::<S, F, STORE>::new(simd, shift);
                 walk(simd, x, e, &mut pass);
                 pass.summary(simd, k[0])
             },
@@ -234,6 +251,101 @@ pub(super) fn sweep<F: Element, const STORE: bool>(
     let within_reach = guess.wide().abs() <= F::REACH.wide();
     within_reach
         .then(|| dispatch!(simd::level(), s => kernel::<_, F, STORE>(s, x, guess, headroom, e)))
+}
+
+/// [`sweep`] of rows that are a block each, of which those that count are `live`. Their lanes are
+/// brought together in one go, with lanes for rows.
+pub(super) fn sweep_rows<F: Element, const STORE: bool>(
+    from: &Lines<'_, F>,
+    live: u32,
+    (guess, room, exponents): (F, Room<F>, &Field),
+    (e, pitch): (&mut [F], usize),
+    out: &mut Summary<Field>,
+) {
+    #[inline(never)]
+    fn kernel<S: Isa, F: Element, const STORE: bool>(
+        simd: S,
+        from: &Lines<'_, F>,
+        live: u32,
+        (guess, room, exponents): (F, Room<F>, &Field),
+        (e, pitch): (&mut [F], usize),
+        out: &mut Summary<Field>,
+    ) {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let n = simd::lanes::<S, F>();
+                let zero = splat::<S, F>(simd, F::of(0.0));
+                let mut units = [[F::of(0.0); ROWS]; 2];
+                for at in (0..ROWS).step_by(n) {
+                    let exponent = F::load_narrow(simd, &exponents.0[at..]);
+                    let headroom = room.of_guess::<S>(simd, exponent);
+                    let guess = splat::<S, F>(simd, guess);
+                    let (shift, k) = Shift::<S, F>::of_max(simd, guess, headroom);
+                    F::store_wide::<S>(k, &mut out.k.0[at..]);
+                    for (part, to) in shift.parts().into_iter().zip(&mut units) {
+                        simd::store::<S, F>(part, &mut to[at..]);
+                    }
+                }
+                for first in (0..from.count()).step_by(n) {
+                    let (mut max, mut top) = ([zero; 16], [zero; 16]);
+                    let mut rests = [splat::<S, f64>(simd, 0.0); 16];
+                    let rows = first..(first + n).min(from.count());
+                    for (i, row) in rows.enumerate() {
+                        if live >> row & 1 == 0 {
+                            continue;
+                        }
+                        let unit = [units[0][row], units[1][row]].map(
+                            #[inline(always)]
+                            |part| splat::<S, F>(simd, part),
+                        );
+                        let mut pass =
+                            Sweep::<S, F, STORE>::new(simd, Shift::within_reach(simd, unit));
+                        let x = from.line(row);
+                        let e = if STORE { &mut e[row * pitch..][..x.len()] } else { &mut [] };
+                        walk(simd, x, e, &mut pass);
+                        if F::KIND == Kind::F64 {
+                            // Added up with what roundings take.
+                            let k = out.k.0[row];
+                            let s = pass.summary(simd, F::of(k));
+                            (out.max.0[row], out.rest.0[row], out.ties.0[row]) =
+                                (s.max, s.rest, s.ties);
+                        } else {
+                            [max[i], top[i]] = pass.lanes();
+                            rests[i] = pass.rest.folded();
+                        }
+                    }
+                    if F::KIND == Kind::F64 {
+                        continue;
+                    }
+                    let (maxima, tops) = (turned::<S, F>(max), turned::<S, F>(top));
+                    let (mut max, mut top) = (maxima[0], tops[0]);
+                    let mut rest = F::Wide::<S>::zero(simd);
+                    for (m, e) in maxima[1..n].iter().zip(&tops[1..n]) {
+                        max = m.max(max);
+                        rest.add(top.min(*e));
+                        top = e.max(top);
+                    }
+                    F::store_wide::<S>(max, &mut out.max.0[first..]);
+                    rest.store(&mut out.rest.0[first..]);
+                    let wide = simd::lanes::<S, f64>();
+                    for at in (0..n).step_by(wide) {
+                        let mut square = [splat::<S, f64>(simd, 0.0); 16];
+                        square[..wide].copy_from_slice(&rests[at..at + wide]);
+                        let to = &mut out.rest.0[first + at..];
+                        let mut rest = simd::load::<S, f64>(simd, to);
+                        for part in &turned::<S, f64>(square)[..wide] {
+                            rest += *part;
+                        }
+                        simd::store::<S, f64>(rest, to);
+                    }
+                }
+            },
+        );
+    }
+    (out.center, out.ties) = (Field([0.0; ROWS]), Field([1.0; ROWS]));
+    let unit = (guess, room, exponents);
+    dispatch!(simd::level(), s => kernel::<_, F, STORE>(s, from, live, unit, (e, pitch), out));
 }
 
 /// A pass that knows the maximum, as the sums of masses do: a class at the maximum takes no part in
