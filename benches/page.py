@@ -5,7 +5,7 @@ The tables are those of peers.py and elements.py. The curves show nanoseconds an
 from 1 to 10^7 (of a hundred classes up to 10^5, of ten to 10^6 and of two to 10^7) and for classes
 from 2 to 10^6, beside the floors of memory and torch eager; a table, what threads from 1 to all
 bring. What is behind a peer, or far from its floor, is listed first, by what was
-measured.
+measured. A last table tells what bounds a call: memory, or what is computed.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ CLASSES = [2, 4, 8, 16, 32, 64, 128, 256, 1000, 4000, 16_000, 64_000, 250_000, 1
 THREADS_SHAPES = [(8192, 1000), (65536, 10), (512, 50257), (8, 500_000)]
 # Slower than this many floors is said first.
 FAR = 2.0
+# Elements of which input and gradient lie in a core's second-level cache.
+CACHED = 128 << 10
 COLORS = {
     "floor": "0.6",
     "crossent": "C3",
@@ -155,6 +157,47 @@ def thread_table(repeats: int) -> list[str]:
     return lines
 
 
+def in_cache(shape: Shape, repeats: int) -> list[float]:
+    """Seconds an element, of the loss and with its gradient, on one thread where rows lie in its
+    cache: the slope between two sizes, as a call takes time by itself."""
+    classes = shape[1]
+    problems = []
+    for count in (max(1, CACHED // 2 // classes), max(2, CACHED // classes)):
+        few: Shape = (count, classes) if len(shape) == 2 else (1, classes, count)
+        problems.append(peers.Problem.random(few, np.random.default_rng(0)))
+    first, second = (peers.make_crossent(problem) for problem in problems)
+    more = problems[1].x.size - problems[0].x.size
+    seconds = []
+    with threads(1):
+        for group in ([first.loss, second.loss], [first.gradient, second.gradient]):
+            less, all_of_it = race(group, repeats)
+            seconds.append((all_of_it - less) / more)
+    return seconds
+
+
+def bounds(results: list[Result], repeats: int) -> list[str]:
+    """Beside each call, what memory takes and what computing takes with all threads."""
+    heads = "memory | computing | crossent | memory | computing | crossent, with gradient"
+    lines = [f"| | {heads} |", f"|---{'|---:' * 6}|"]
+    for result in results:
+        elements = math.prod(result.shape)
+        if elements < CACHED:
+            continue
+        cells = []
+        for times, an_element in zip(
+            (result.loss, result.gradient), in_cache(result.shape, repeats), strict=True
+        ):
+            floor, ours = times[:2]
+            computing = an_element * elements / cores()
+            cells += [
+                peers.duration(floor),
+                peers.duration(computing),
+                f"{peers.duration(ours)} ({digits(ours / max(floor, computing))}×)",
+            ]
+        lines.append(f"| {result.shape} | {' | '.join(cells)} |")
+    return lines
+
+
 def shortfalls(results: list[Result]) -> list[str]:
     """What a reader who looks for a catch should see first."""
     behind, far = [], []
@@ -213,6 +256,15 @@ gradient each time, as autograd does; NumPy and crossent use a buffer again.
 {peers}
 
 ![Times the floor](figures/performance-peers.svg)
+
+## What bounds a call
+
+Memory, or the kernels: `memory` is the floor of above, `computing` what crossent takes for rows
+that lie in a core's own cache, by as many threads. The larger of both is what a call would take if
+one were never waited for by the other; in brackets, times that. Targets, of 8 bytes each, are no
+part of the floor: of 2 classes they are as many bytes as the logits.
+
+{bounds}
 
 ## Elements, entropies, divergences, softmax
 
@@ -276,6 +328,7 @@ def main() -> None:
         machine=peers.machine(options.peers),
         shortfalls="\n".join(shortfalls(results)),
         peers=peers.markdown(results),
+        bounds="\n".join(bounds(results, repeats)),
         elements="\n".join(of_elements),
         elements_count=f"{ELEMENTS:,}".replace(",", " "),
         threads="\n".join(of_threads),

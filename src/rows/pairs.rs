@@ -610,7 +610,13 @@ impl<S: Isa, F: Element> Softmaxes<S, F> {
         at: usize,
     ) -> (S::f64s, [S::f64s; 2], Self) {
         let c = |v: f64| splat::<S, f64>(simd, v);
-        let nothing = if F::KIND == Kind::F64 { 2f64.powi(-56) } else { 2f64.powi(-32) };
+        // Means are not least anywhere: what `K` is off by shows in them as it is, of f64 at all times.
+        let (wide, means_count) = (F::KIND == Kind::F64, DERIVES && D::MEANS);
+        let nothing = c(2f64.powi(match (wide, means_count) {
+            (true, _) => -56,
+            (false, true) => -54,
+            (false, false) => -32,
+        }));
         let (mut divergences, mut all_means) = (c(0.0), [c(0.0); 2]);
         // Rows that are near enough stay as they are, whatever their neighbours need.
         let mut open = c(0.0).simd_eq(c(0.0));
@@ -647,9 +653,8 @@ impl<S: Isa, F: Element> Softmaxes<S, F> {
             divergences = open.select(step.mul_add(stiff, total), divergences);
             let [k, lost] = two_sum(self.k[0], step);
             self.k = [k, self.k[1] + lost];
-            // Means are not least anywhere: they are taken once more.
-            if !(DERIVES && D::MEANS && again == 1) {
-                open = known & (s * s).simd_gt(total * c(nothing));
+            if !(wide && means_count && again == 1) {
+                open = known & (s * s).simd_gt(total * nothing);
             }
             if !open.any_true() {
                 break;

@@ -9,8 +9,17 @@
 //! ```
 //!
 //! where the first bracket is 0 for `k = 0`, and elsewhere not small against what is subtracted.
+//!
+//! For `f32` one division does for all: with `t = 2^k p` near `q` and `s = (q - t) / (q + t)`,
+//!
+//! ```text
+//! log(q / p) = k ln 2 + 2 artanh s,    p (y - log1p(y)) = (q - p) s - p (2 artanh s - 2 s)
+//! ```
+//!
+//! where the latter, of `k = 0`, is by `y = 2 s / (1 - s)`; elsewhere `(q - p) - p log(q / p)` does
+//! not cancel.
 
-use super::log1p::{LN2_HIGH, LN2_LOW, SERIES, octave};
+use super::log1p::{ARTANH, LN2_HIGH, LN2_LOW, SERIES, octave, small_float};
 use super::sum::two_sum;
 use super::{Element, Isa, lost, polynomial, splat};
 use crate::float::Kind;
@@ -36,37 +45,37 @@ pub(crate) fn apart<S: Isa, F: Element>(
     [q, q_low]: [S::f64s; 2],
     [d, d_low]: [S::f64s; 2],
 ) -> Apart<S> {
+    if F::KIND == Kind::F64 { exact(simd, p, [q, q_low], [d, d_low]) } else { short(simd, p, q, d) }
+}
+
+/// As `f64` needs it.
+#[inline(always)]
+fn exact<S: Isa>(
+    simd: S,
+    p: S::f64s,
+    [q, q_low]: [S::f64s; 2],
+    [d, d_low]: [S::f64s; 2],
+) -> Apart<S> {
     let c = |v: f64| splat::<S, f64>(simd, v);
     let (zero, one) = (c(0.0), c(1.0));
-    let wide = F::KIND == Kind::F64;
 
-    // Of f64, quotients may leave the range: in units of 2^200 and 2^300 they do not.
-    let (denominator, numerator, unit, steps) = if wide {
-        let tiny = p.simd_lt(c(2f64.powi(-900)));
-        let far = q.simd_lt(p * c(2f64.powi(-400)));
-        (
-            tiny.select(p * c(2f64.powi(200)), p),
-            far.select(q * c(2f64.powi(300)), q),
-            tiny.select(c(2f64.powi(200)), one),
-            tiny.select(c(200.0), zero) - far.select(c(300.0), zero),
-        )
-    } else {
-        // A share of exponentials at the end of the range has no reciprocal, and no weight either.
-        (c(f64::MIN_POSITIVE).max(p), q, one, zero)
-    };
+    // Quotients may leave the range: in units of 2^200 and 2^300 they do not.
+    let tiny = p.simd_lt(c(2f64.powi(-900)));
+    let low = q.simd_lt(p * c(2f64.powi(-400)));
+    let denominator = tiny.select(p * c(2f64.powi(200)), p);
+    let numerator = low.select(q * c(2f64.powi(300)), q);
+    let unit = tiny.select(c(2f64.powi(200)), one);
+    let steps = tiny.select(c(200.0), zero) - low.select(c(300.0), zero);
     let inverse = one / denominator;
     let ratio = numerator * inverse;
     let near = d * inverse;
     // What each quotient is short of, by the division's remainder.
-    let (mut near_short, mut ratio_short) = (zero, zero);
-    if wide {
-        let left = |n: S::f64s, low: S::f64s, quotient: S::f64s| {
-            let product = quotient * denominator;
-            ((n - product) - lost(simd, quotient, denominator, product) + low) * inverse
-        };
-        near_short = left(d, d_low, near);
-        ratio_short = left(numerator, q_low, ratio);
-    }
+    let left = |n: S::f64s, low: S::f64s, quotient: S::f64s| {
+        let product = quotient * denominator;
+        ((n - product) - lost(simd, quotient, denominator, product) + low) * inverse
+    };
+    let near_short = left(d, d_low, near);
+    let ratio_short = left(numerator, q_low, ratio);
 
     let y = near * unit;
     let (octaves, f, whole) = octave(simd, ratio, ratio - one);
@@ -82,16 +91,12 @@ pub(crate) fn apart<S: Isa, F: Element>(
     let little = k.mul_add(c(LN2_LOW), correction);
     let log = k.mul_add(c(LN2_HIGH), f - (half_square - (series + little)));
 
-    let excess = if wide {
-        let [a, a_lost] = two_sum(y, -(k * c(LN2_HIGH)));
-        let [b, b_lost] = two_sum(a, -f);
-        let [sum, sum_lost] = two_sum(b, half_square);
-        let square_lost = c(0.5) * lost(simd, f, f, f * f);
-        let all_lost = (a_lost + b_lost) + (sum_lost + square_lost);
-        sum + ((all_lost + (short - little)) - series)
-    } else {
-        (y - k * c(LN2_HIGH) - f) + (half_square - series - little)
-    };
+    let [a, a_lost] = two_sum(y, -(k * c(LN2_HIGH)));
+    let [b, b_lost] = two_sum(a, -f);
+    let [sum, sum_lost] = two_sum(b, half_square);
+    let square_lost = c(0.5) * lost(simd, f, f, f * f);
+    let all_lost = (a_lost + b_lost) + (sum_lost + square_lost);
+    let excess = sum + ((all_lost + (short - little)) - series);
     // Beyond this the logarithm adds nothing to y, and neither does p.
     let far = y.simd_gt(c(2f64.powi(60)));
     let term = far.select(d, p * excess);
@@ -104,6 +109,40 @@ pub(crate) fn apart<S: Isa, F: Element>(
     let log = infinite.select(d, both.select(zero, log));
     let known = d.simd_eq(d);
     let plain = known & !(far | p_is_0 | q_is_0 | infinite);
-    let lost = if wide { plain.select(lost(simd, p, excess, term), zero) } else { zero };
+    let lost = plain.select(lost(simd, p, excess, term), zero);
     Apart { term: known.select(term, d), lost, log: known.select(log, d) }
+}
+
+/// As `f32` needs it.
+#[inline(always)]
+fn short<S: Isa>(simd: S, p: S::f64s, q: S::f64s, d: S::f64s) -> Apart<S> {
+    let c = |v: f64| splat::<S, f64>(simd, v);
+    let (zero, two, infinity) = (c(0.0), c(2.0), c(f64::INFINITY));
+    // Masses of 0 agree, or are as far apart as bits can say. A share of exponentials at the end of
+    // the range has no octave, and no weight either.
+    let [low_p, low_q] = [p, q].map(
+        #[inline(always)]
+        |mass| c(f64::MIN_POSITIVE).max(mass),
+    );
+    let (from, to) = (low_p.bitcast::<S::u64s>(), low_q.bitcast::<S::u64s>());
+    // The bits of a float are its logarithm in fixed point, to 0.09; 1024 octaves keep it positive.
+    let (half, up) = (1_u64 << 51, 1024_u64 << 52);
+    let k = (to - from + (half + up)) >> 52;
+    let t = (from + (k << 52) - up).bitcast::<S::f64s>();
+    let k = small_float(simd, k) - c(1024.0);
+    let at_home = k.simd_eq(zero);
+    let s = at_home.select(d, q - t) / (q + t);
+    let z = s * s;
+    // 2 artanh s - 2 s
+    let rest = s * (z * polynomial::<S, f64, _>(simd, &ARTANH, z));
+    let log = k.mul_add(c(std::f64::consts::LN_2), two.mul_add(s, rest));
+    let term = at_home.select(d * s - p * rest, d - p * log);
+
+    let gone = q.simd_eq(zero) & p.simd_gt(zero);
+    let infinite = d.abs().simd_eq(infinity);
+    let new = p.simd_eq(zero) & q.simd_gt(zero);
+    let log = gone.select(-infinity, new.select(infinity, infinite.select(d, log)));
+    // No bits say that a mass is none.
+    let log = d.simd_eq(d).select(log, d);
+    Apart { term: (gone | infinite).select(infinity, term), lost: zero, log }
 }

@@ -57,7 +57,7 @@ const SHORT: [f64; 11] = [
 ];
 
 /// Of `2 artanh(s) / s - 2` in `s^2 <= 0.0402`, by `s^2`: relative error of the whole 2^-35.
-const ARTANH: [f64; 4] = [
+pub(super) const ARTANH: [f64; 4] = [
     6.666_666_302_234_343e-1,
     4.000_087_412_632_01e-1,
     2.850_645_920_320_666e-1,
@@ -103,7 +103,7 @@ fn log_ratio<S: Isa>(simd: S, others: S::f64s, top: S::f64s) -> S::f64s {
 
 /// Integers below 2^52 as floats, without an instruction for it: put into the mantissa of 2^52.
 #[inline(always)]
-fn small_float<S: Isa>(simd: S, n: S::u64s) -> S::f64s {
+pub(super) fn small_float<S: Isa>(simd: S, n: S::u64s) -> S::f64s {
     let two52 = 4_503_599_627_370_496.0_f64;
     (n | two52.to_bits()).bitcast::<S::f64s>() - c(simd, two52)
 }
