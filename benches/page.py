@@ -5,7 +5,7 @@ The tables are those of peers.py and elements.py. The curves show nanoseconds an
 from 1 to 10^7 (of a hundred classes up to 10^5, of ten to 10^6 and of two to 10^7) and for classes
 from 2 to 10^6, beside the floors of memory and torch eager; a table, what threads from 1 to all
 bring. What is behind a peer, or far from its floor, is listed first, by what was
-measured. A last table tells what bounds a call: memory, or what is computed.
+measured. Another table tells what bounds a call: memory, or what is computed.
 """
 
 from __future__ import annotations

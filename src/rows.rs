@@ -3,7 +3,7 @@
 //! 1. *Summarise*: one pass over a row gives its [`Summary`](summary::Summary): the maximum, the
 //!    rest, and what the loss asks for besides.
 //! 2. *Settle*: from the summaries alone, a loss and the coefficients of its derivatives. A loss
-//!    *is* this movement ([`Settle`]).
+//!    *is* this movement ([`Settle`](settle::Settle)).
 //! 3. *Emit*: a second pass, from cache, writes what each class gets ([`Map`](emit::Map)).
 //!
 //! Two traversals share the movements: [`along`] the classes where they lie next to each other and
@@ -39,7 +39,9 @@ pub(crate) use summary::{Field, ROWS};
 
 /// With fewer classes than these, lanes are rows: where a vector has sixteen lanes, and where it has
 /// fewer. A row along its classes takes time for itself, whatever it holds.
-const ALONG: [usize; 2] = [60, 80];
+const ALONG: [usize; 2] = [112, 80];
+/// The first of these where rows are swept together, which shares that time.
+const TOGETHER: usize = 60;
 /// Elements of the rows along which a group is settled together.
 const GROUP: usize = 16 << 10;
 /// Elements of a span, the unit of work that threads draw.
@@ -182,7 +184,11 @@ impl<F: Element> Shared<'_, '_, F> {
     fn goes_along(&self) -> bool {
         let close = self.input.classes_are_close() || self.input.rows() < 8;
         let [of_many, of_few] = ALONG;
-        let along = if simd::lanes_in_force::<F>() >= 16 { of_many } else { of_few };
+        let along = match (simd::lanes_in_force::<F>() >= 16, self.sweeps_together()) {
+            (true, true) => TOGETHER,
+            (true, false) => of_many,
+            (false, _) => of_few,
+        };
         close && self.input.classes() >= along
     }
 

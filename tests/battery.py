@@ -94,6 +94,52 @@ def blocks(rng, dtype):
     assert_within(got[1], want.grad, 2)
 
 
+# What a row may be that its neighbours are not: far above or below, tied, without numbers.
+ODD = [
+    lambda row: row + 30,
+    lambda row: row - 45,
+    lambda row: row + 1e4,
+    lambda row: row * 40,
+    lambda row: np.full_like(row, 7),
+    lambda row: np.where(np.arange(len(row)) < 256, -np.inf, row),
+    lambda row: np.where(np.arange(len(row)) == 3, np.nan, row),
+    lambda row: np.where(np.arange(len(row)) == 3, np.inf, row),
+]
+
+
+def groups(rng, dtype):
+    """Rows that are swept together, each kind of odd row first among them in turn, and some that do
+    not count."""
+    few = (59, 60, 61, 79, 80, 100)
+    sizes = [(rows, classes) for rows in (1, 8, 9, 16, 17, 33) for classes in few]
+    sizes += [(70, 77), (5, 4095), (4, 4096), (3, 4097), (2, 16383), (1, 16384), (2, 16385)]
+    for number, (rows, classes) in enumerate(sizes):
+        x = rng.standard_normal((rows, classes)) * 3
+        y = rng.integers(0, classes, rows)
+        g = rng.uniform(0.5, 2, rows)
+        compare_alone(x.astype(dtype), y, g)
+        for turn in range(len(ODD)) if classes < 4000 else [number % len(ODD)]:
+            odd = x.copy()
+            for row in range(min(rows, len(ODD))):
+                odd[row] = ODD[(row + turn) % len(ODD)](odd[row])
+            ignored = y.copy()
+            ignored[2::5] = -100
+            compare_alone(odd.astype(dtype), ignored, g)
+
+
+def compare_alone(x, y, g):
+    """The loss alone, and the gradient without a Hessian, in an array of its own and in place."""
+    want = reference.cross_entropy(x, y, reduction="none", grad_output=g)
+    got = F.cross_entropy(x, y, reduction="none", grad_output=g, return_grad=True)
+    assert_result(got, want, f"{x.dtype} {x.shape}")
+    loss = F.cross_entropy(x, y, reduction="none")
+    assert_within(loss, want.loss, reference.LOSS_BAR[loss.dtype.name])
+    bar = reference.SOFTMAX_BAR[x.dtype.name]
+    assert_within(F.softmax(x, 1), reference.softmax(x, 1), bar)
+    assert_within(F.log_softmax(x, 1), reference.log_softmax(x, 1), bar)
+    assert_result(F.cross_entropy(x, y, reduction="none", grad_output=g, grad_out=x), want)
+
+
 def losses_of_elements(rng, dtype):
     k = {"return_grad": True, "return_hess": True}
     for n in (1, 7, 8, 9, 31, 1023, 1024, 1025, 3000):
@@ -129,6 +175,7 @@ def main():
         edges(dtype)
         layouts(rng, dtype)
         blocks(rng, dtype)
+        groups(rng, dtype)
         losses_of_elements(rng, dtype)
     print(crossent.simd_level())
 

@@ -24,9 +24,10 @@ PAGE, NO_ACCESS = mmap.PAGESIZE, 0
 LIBC = ctypes.CDLL(None, use_errno=True)
 EDGES = ("end", "start")
 
-# Every tail of vectors of sixteen lanes, four at a time; where the traversal along classes begins,
+# Every tail of vectors of sixteen lanes, four at a time; where the traversals along classes begin,
 # and where blocks end. Across rows every tail of a vector, at few classes and at many.
-ALONG = [*range(1, 20), *range(79, 82), *range(111, 177), 4095, 4096, 4097, 4113]
+ALONG = [*range(1, 20), *range(58, 62), *range(79, 82), *range(111, 177), 4095, 4096, 4097, 4113]
+ALONG += [16383, 16384, 16385]
 ACROSS = [(3, n) for n in range(1, 36)] + [(40, n) for n in (1, 7, 8, 9, 15, 16, 17, 33)]
 
 
@@ -110,6 +111,7 @@ class Call:
         none = {"reduction": "none", "axis": self.axis}
         rich = {"weight": self.of_classes(), "sample_weight": self.of_rows()}
         rich["grad_output"] = self.of_rows()
+        yield (self.logits(), self.classes()), plain
         yield (self.logits(), self.classes()), {**plain, "hess": True}
         yield (self.logits(), self.classes()), {**none, **rich, "label_smoothing": 0.1}
         yield (self.logits(), self.masses()), {**plain, "hess": True}

@@ -119,9 +119,10 @@ pub fn masses(u: &mut Unstructured<'_>, n: usize, limit: f64) -> Result<Vec<f64>
 
 /// A shape of one to four axes, the axis of the classes, and lengths at which kernels change ways.
 pub fn shape(u: &mut Unstructured<'_>) -> Result<(Vec<usize>, usize)> {
-    const CLASSES: [usize; 40] = [
-        3, 1, 2, 4, 5, 7, 8, 9, 10, 15, 16, 17, 31, 32, 33, 63, 64, 65, 79, 80, 81, 100, 111, 112,
-        113, 127, 128, 129, 255, 256, 257, 300, 1000, 4095, 4096, 4097, 5000, 8193, 9000, 0,
+    const CLASSES: [usize; 43] = [
+        3, 1, 2, 4, 5, 7, 8, 9, 10, 15, 16, 17, 31, 32, 33, 59, 60, 61, 64, 65, 79, 80, 81, 100,
+        111, 112, 113, 127, 128, 129, 255, 256, 257, 300, 1000, 4095, 4096, 4097, 5000, 8193,
+        16_384, 16_385, 0,
     ];
     let most = if chance(u, 1, 250)? { 300_000 } else { 3_000 };
     let mut classes = one_of(u, &CLASSES)?;

@@ -2,6 +2,7 @@
 //!
 //! A row is taken in blocks. A block's exponentials stay in the thread's scratch until the row's
 //! loss is settled; the derivatives are made from them. Rows too long for that compute them twice.
+//! Rows of a block or less are swept together, where they can be.
 
 pub(super) mod kernels;
 
@@ -21,7 +22,9 @@ use std::ops::Range;
 /// Classes that are summarised at a time where that takes two passes: a block and its exponentials
 /// fit the first-level cache.
 const BLOCK: usize = 4096;
-/// The same where one pass is enough, and a block's end takes time for itself.
+/// The same where one pass is enough, and a block's end takes time for itself. Where that pass finds
+/// that its unit was no good, and where exponentials are not kept, the next reads the block from the
+/// second-level cache.
 const SWEPT: usize = 4 * BLOCK;
 /// Bytes of exponentials kept between the passes along a row; longer rows compute them twice.
 const KEPT: usize = 640 << 10;
@@ -39,6 +42,22 @@ pub(super) struct Block {
     pub(super) i: usize,
     pub(super) row: usize,
     pub(super) classes: Range<usize>,
+}
+
+/// Which rows of a group were swept together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Swept(u32);
+
+impl Swept {
+    const NONE: Self = Self(0);
+
+    fn of(rows: usize, which: impl Fn(usize) -> bool) -> Self {
+        Self((0..rows).fold(0, |bits, i| bits | u32::from(which(i)) << i))
+    }
+
+    fn has(self, row: usize) -> bool {
+        self.0 >> row & 1 == 1
+    }
 }
 
 impl<F: Element> Shared<'_, '_, F> {
@@ -60,11 +79,12 @@ impl<F: Element> Shared<'_, '_, F> {
         s.e.fit(exponentials);
         s.units.clear();
         memory::reserve(&mut s.units, rows.len() * classes.div_ceil(block::<P>()));
-        let together = !P::USED && !P::RANKED && self.warp.is_none() && classes <= BLOCK;
-        let near = if together { self.sweep_rows(rows.clone(), (writes, keeps), s) } else { 0 };
+        let together = !P::USED && self.sweeps_together() && classes <= BLOCK;
+        let swept =
+            if together { self.sweep_rows(rows.clone(), (writes, keeps), s) } else { Swept::NONE };
         let mut guess = None;
         for (i, row) in rows.clone().enumerate() {
-            if near >> i & 1 == 1 {
+            if swept.has(i) {
                 if writes {
                     s.units.push(s.summaries[0].row(i));
                 }
@@ -101,17 +121,17 @@ impl<F: Element> Shared<'_, '_, F> {
         let per_row = classes.div_ceil(block::<P>());
         let scaled = self.first.filter(|output| {
             let plain = self.is_plain() && self.second.is_none();
-            plain && near != 0 && span.layout(*output).lends_rows::<F>()
+            plain && swept != Swept::NONE && span.layout(*output).lends_rows::<F>()
         });
         if scaled.is_some() && self.emission == Emission::Gradient {
-            self.patch(near, s);
+            self.patch(swept, s);
         }
         for (i, row) in rows.enumerate() {
             if s.terms.target[i] == IGNORED {
                 self.clear(span, row, 0..classes, s);
                 continue;
             }
-            if let (Some(output), 1) = (scaled, near >> i & 1) {
+            if let Some(output) = scaled.filter(|_| swept.has(i)) {
                 self.scale_row(span, output, (i, row), s);
                 continue;
             }
@@ -126,56 +146,62 @@ impl<F: Element> Shared<'_, '_, F> {
         }
     }
 
-    /// The first movement of rows that are a block each, and their targets' logits: one bit for each
-    /// row whose unit suited it.
+    /// Whether rows of no more than a block may be swept together: where they lie, with one target class
+    /// or none.
+    pub(super) fn sweeps_together(&self) -> bool {
+        self.mass.is_none() && self.warp.is_none() && self.input.lends_rows::<F>()
+    }
+
+    /// The first movement of rows that are a block each, and their targets' logits: of those that it
+    /// answers. The others, whose logits are far from what the first row's suggest, are for
+    /// [`Self::summarise`].
     fn sweep_rows(
         &self,
         rows: Range<usize>,
         (writes, keeps): (bool, bool),
         s: &mut Scratch<F>,
-    ) -> u32 {
+    ) -> Swept {
         let (n, classes) = (rows.len(), self.input.classes());
+        debug_assert!(n <= ROWS && self.mass.is_none(), "one group, and no sums of masses");
         let (room, term) = (Room::<F>::new(writes), &mut s.terms.rows[0]);
-        let allowed = term.exponent.0[..n].iter().all(|e| room.allows_guess(*e));
-        if !(allowed && (keeps || !writes) && self.input.lends_block::<F>(&rows)) {
-            return 0;
-        }
         let targets = &s.terms.target[..n];
-        let bits =
-            |of: &dyn Fn(usize) -> bool| (0..n).fold(0, |bits, i| bits | u32::from(of(i)) << i);
-        let live = bits(&|i| targets[i] != IGNORED);
-        if live == 0 {
-            return 0;
+        let exponents = &term.exponent.0;
+        let live = Swept::of(n, |i| targets[i] != IGNORED && room.allows_guess(exponents[i]));
+        if live == Swept::NONE || (writes && !keeps) || !self.input.lends_block::<F>(&rows) {
+            return Swept::NONE;
         }
         let lines = self.input.lines_of_classes::<F>(rows, 0..classes);
-        let first = lines.line(live.trailing_zeros() as usize);
-        let guess = kernels::largest::<F, false>(&first[..classes.min(GUESS)]);
-        if guess.wide().abs() > F::REACH.wide() {
-            return 0;
+        let first = lines.line(live.0.trailing_zeros() as usize);
+        let largest = kernels::largest::<F, false>(&first[..classes.min(GUESS)]).wide();
+        // The largest of the first row in the middle of what is near.
+        let guess = F::of(largest - (NEAR.start + NEAR.end) / 2.0);
+        let within_reach = guess.wide().abs() <= F::REACH.wide();
+        if !within_reach {
+            return Swept::NONE;
         }
         let unit = (guess, room, &term.exponent);
         let (e, out) = ((&mut *s.e, pitch(classes)), &mut s.summaries[0]);
         if keeps {
-            kernels::sweep_rows::<F, true>(&lines, live, unit, e, out);
+            kernels::sweep_rows::<F, true>(&lines, live.0, unit, e, out);
         } else {
-            kernels::sweep_rows::<F, false>(&lines, live, unit, e, out);
+            kernels::sweep_rows::<F, false>(&lines, live.0, unit, e, out);
         }
         for (i, target) in targets.iter().enumerate() {
             if let Ok(target) = usize::try_from(*target) {
                 term.picked.0[i] = lines.line(i)[target].wide();
             }
         }
-        let guess = guess.wide();
-        let is_near =
-            |i: usize| Room::<F>::is_whole(out.rest.0[i]) && NEAR.contains(&(out.max.0[i] - guess));
-        live & bits(&is_near)
+        Swept::of(n, |i| {
+            let near = NEAR.contains(&(out.max.0[i] - guess.wide()));
+            live.has(i) && near && Room::<F>::is_whole(out.rest.0[i])
+        })
     }
 
     /// Replaces the exponentials of targets in rows that were swept together: all at once, as a vector
     /// would wait for a number just stored into it.
-    fn patch(&self, near: u32, s: &mut Scratch<F>) {
+    fn patch(&self, swept: Swept, s: &mut Scratch<F>) {
         let (factors, pitch) = (&s.factors[0], pitch(self.input.classes()));
-        for (i, target) in s.terms.target.iter().enumerate().filter(|(i, _)| near >> i & 1 == 1) {
+        for (i, target) in s.terms.target.iter().enumerate().filter(|(i, _)| swept.has(*i)) {
             if let Ok(target) = usize::try_from(*target) {
                 let e = &mut s.e[i * pitch + target];
                 *e = F::of(factors.keep.0[i] * e.wide() + factors.patch.0[i]);
@@ -490,7 +516,7 @@ fn pitch(classes: usize) -> usize {
 
 /// Classes of a block.
 pub(super) const fn block<P: Parts>() -> usize {
-    if P::USED || P::RANKED { BLOCK } else { SWEPT }
+    if P::USED { BLOCK } else { SWEPT }
 }
 
 /// Blocks of classes.

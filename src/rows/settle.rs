@@ -224,9 +224,10 @@ pub(crate) struct Softmax<S: Isa> {
     pub(crate) sum: S::f64s,
     /// What its rounding and that of the maximum's exponential took.
     pub(crate) sum_low: S::f64s,
-    /// How many classes are at the maximum.
+    /// See [`super::summary::Summary`].
     pub(crate) ties: S::f64s,
-    /// The maximum where one class alone has it, else NaN, which equals nothing.
+    /// The maximum where one class alone has it, else NaN, which equals nothing; without masses it may
+    /// be a maximum of several.
     pub(crate) unique: S::f64s,
     /// See [`super::summary::Summary`].
     pub(crate) dot: S::f64s,

@@ -20,7 +20,7 @@ pub(crate) struct Summary<T = f64> {
     pub(crate) center: T,
     pub(crate) k: T,
     pub(crate) rest: T,
-    /// How many classes equal the maximum.
+    /// How many classes equal the maximum; without masses all but one of these may be in `rest`.
     pub(crate) ties: T,
     /// The sum over classes of mass times (max - x).
     pub(crate) dot: T,

@@ -16,8 +16,8 @@
 //! log(q / p) = k ln 2 + 2 artanh s,    p (y - log1p(y)) = (q - p) s - p (2 artanh s - 2 s)
 //! ```
 //!
-//! where the latter, of `k = 0`, is by `y = 2 s / (1 - s)`; elsewhere `(q - p) - p log(q / p)` does
-//! not cancel.
+//! where the latter, of `k = 0`, is by `y = 2 s / (1 - s)`, and within 2^-30 of itself; elsewhere
+//! `(q - p) - p log(q / p)` is at least an eighth of what it is subtracted from.
 
 use super::log1p::{ARTANH, LN2_HIGH, LN2_LOW, SERIES, octave, small_float};
 use super::sum::two_sum;
@@ -118,14 +118,15 @@ fn exact<S: Isa>(
 fn short<S: Isa>(simd: S, p: S::f64s, q: S::f64s, d: S::f64s) -> Apart<S> {
     let c = |v: f64| splat::<S, f64>(simd, v);
     let (zero, two, infinity) = (c(0.0), c(2.0), c(f64::INFINITY));
-    // Masses of 0 agree, or are as far apart as bits can say. A share of exponentials at the end of
-    // the range has no octave, and no weight either.
+    // Two masses of 0 agree; of one the answer is known, whatever its octaves. Where q alone is below
+    // the normal range, which no f32 is, nor a mean of masses, the logarithm would be wrong.
     let [low_p, low_q] = [p, q].map(
         #[inline(always)]
         |mass| c(f64::MIN_POSITIVE).max(mass),
     );
     let (from, to) = (low_p.bitcast::<S::u64s>(), low_q.bitcast::<S::u64s>());
-    // The bits of a float are its logarithm in fixed point, to 0.09; 1024 octaves keep it positive.
+    // The bits of a float are its logarithm in fixed point, to 0.09; 1024 octaves keep a difference
+    // above 0.
     let (half, up) = (1_u64 << 51, 1024_u64 << 52);
     let k = (to - from + (half + up)) >> 52;
     let t = (from + (k << 52) - up).bitcast::<S::f64s>();

@@ -1,4 +1,4 @@
-//! Kernels along the classes of one row: lanes are classes.
+//! Kernels along the classes of rows: lanes are classes.
 
 use crate::float::Kind;
 use crate::rows::emit::Map;
@@ -253,8 +253,9 @@ pub(super) fn sweep<F: Element, const STORE: bool>(
         .then(|| dispatch!(simd::level(), s => kernel::<_, F, STORE>(s, x, guess, headroom, e)))
 }
 
-/// [`sweep`] of rows that are a block each, of which those that count are `live`. Their lanes are
-/// brought together in one go, with lanes for rows.
+/// [`sweep`] of rows that are a block each, of those whose bit is set in `live`. In `f32` their lanes
+/// are brought together in one go, with lanes for rows: of ties all but one are part of the rest.
+/// Sums of masses are left as they are.
 pub(super) fn sweep_rows<F: Element, const STORE: bool>(
     from: &Lines<'_, F>,
     live: u32,
@@ -276,14 +277,14 @@ pub(super) fn sweep_rows<F: Element, const STORE: bool>(
             || {
                 let n = simd::lanes::<S, F>();
                 let zero = splat::<S, F>(simd, F::of(0.0));
-                let mut units = [[F::of(0.0); ROWS]; 2];
+                let mut shifts = [[F::of(0.0); ROWS]; 2];
                 for at in (0..ROWS).step_by(n) {
                     let exponent = F::load_narrow(simd, &exponents.0[at..]);
                     let headroom = room.of_guess::<S>(simd, exponent);
                     let guess = splat::<S, F>(simd, guess);
                     let (shift, k) = Shift::<S, F>::of_max(simd, guess, headroom);
                     F::store_wide::<S>(k, &mut out.k.0[at..]);
-                    for (part, to) in shift.parts().into_iter().zip(&mut units) {
+                    for (part, to) in shift.parts().into_iter().zip(&mut shifts) {
                         simd::store::<S, F>(part, &mut to[at..]);
                     }
                 }
@@ -295,12 +296,12 @@ pub(super) fn sweep_rows<F: Element, const STORE: bool>(
                         if live >> row & 1 == 0 {
                             continue;
                         }
-                        let unit = [units[0][row], units[1][row]].map(
+                        let shift = [shifts[0][row], shifts[1][row]].map(
                             #[inline(always)]
                             |part| splat::<S, F>(simd, part),
                         );
                         let mut pass =
-                            Sweep::<S, F, STORE>::new(simd, Shift::within_reach(simd, unit));
+                            Sweep::<S, F, STORE>::new(simd, Shift::within_reach(simd, shift));
                         let x = from.line(row);
                         let e = if STORE { &mut e[row * pitch..][..x.len()] } else { &mut [] };
                         walk(simd, x, e, &mut pass);
