@@ -14,7 +14,7 @@ import crossent
 import crossent.functional as F
 
 WIDE = [np.float32, np.float64]
-KINDS = ["alike", "near", "far", "confident", "shifted"]
+KINDS = ["alike", "near", "far", "confident", "confident alike", "shifted"]
 
 
 def rounded(value):
@@ -30,6 +30,7 @@ def pairs(kind, shape, dtype, rng):
         "near": (x, x + 0.1 * z),
         "far": (3 * x, 3 * z),
         "confident": (40 * x, 40 * x + z),
+        "confident alike": (30 * x, 30 * x + 1e-4 * z),
         "shifted": (x, x + 300 + 0.01 * z),
     }[kind]
     return a.astype(dtype), b.astype(dtype)

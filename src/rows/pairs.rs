@@ -610,15 +610,7 @@ impl<S: Isa, F: Element> Softmaxes<S, F> {
         at: usize,
     ) -> (S::f64s, [S::f64s; 2], Self) {
         let c = |v: f64| splat::<S, f64>(simd, v);
-        // An error s of K moves a divergence by s^2 / 2, and means of slopes, which are not least
-        // anywhere, by s / 4 or so. Slopes are about sqrt(D / 2): beside them s is nothing for f32
-        // where s^2 < 2^-54 D, and of f64 means are always taken again.
-        let (wide, derives) = (F::KIND == Kind::F64, DERIVES && D::MEANS);
-        let nothing = c(2f64.powi(match (wide, derives) {
-            (true, _) => -56,
-            (false, true) => -54,
-            (false, false) => -32,
-        }));
+        let nothing = if F::KIND == Kind::F64 { 2f64.powi(-56) } else { 2f64.powi(-32) };
         let (mut divergences, mut all_means) = (c(0.0), [c(0.0); 2]);
         // Rows that are near enough stay as they are, whatever their neighbours need.
         let mut open = c(0.0).simd_eq(c(0.0));
@@ -655,8 +647,9 @@ impl<S: Isa, F: Element> Softmaxes<S, F> {
             divergences = open.select(step.mul_add(stiff, total), divergences);
             let [k, lost] = two_sum(self.k[0], step);
             self.k = [k, self.k[1] + lost];
-            if !(wide && derives && again == 1) {
-                open = known & (s * s).simd_gt(total * nothing);
+            // Means are not least anywhere: they are taken once more.
+            if !(DERIVES && D::MEANS && again == 1) {
+                open = known & (s * s).simd_gt(total * c(nothing));
             }
             if !open.any_true() {
                 break;
